@@ -1,0 +1,1 @@
+"""The ladder of policy-gradient algorithms, one page each."""

@@ -1,0 +1,1 @@
+"""Environments: batches that are stepped as one."""

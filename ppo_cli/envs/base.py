@@ -1,0 +1,81 @@
+"""The contract between the trainer and an environment: a batch that is stepped as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from gymnasium.spaces import Space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppo_cli.types import Obs, Step
+
+Autoreset = Literal["same_step", "next_step"]
+
+
+class VecEnv(Protocol):
+    """N environments of one kind. A class that has these members is an environment; nothing needs to be inherited.
+
+    The constructor takes ``num_envs`` and the environment's own settings, as keywords.
+
+    With ``autoreset = "same_step"`` the observation after an episode's last step is the next episode's first one, and
+    ``final_obs`` holds the true successor. With ``"next_step"`` the observation after the last step is the true
+    successor itself; the step after it ignores its action, pays nothing and returns the next episode's first
+    observation: a dead step that the collector marks as not ``valid``.
+
+    Tensors that ``reset`` and ``step`` return may be overwritten by the next call: copy what is kept.
+    """
+
+    num_envs: int
+    single_observation_space: Space[Any]
+    single_action_space: Space[Any]
+    autoreset: Autoreset
+
+    def reset(self, seeds: Sequence[int]) -> Obs:
+        """Start N fresh episodes, environment n from ``seeds[n]``. Returns the first observations [N, *O]."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Take one action in each environment; ``action`` [N, *A]."""
+        ...
+
+    def episode_metrics(self) -> dict[str, Tensor]:
+        """Figures of the episodes that the last step ended, by tag, each [N] float32; read only where done."""
+        ...
+
+    def close(self) -> None:
+        """Release windows, files and processes."""
+        ...
+
+
+def env_seeds(seed: int, num_envs: int, stream: int = 0) -> list[int]:
+    """N independent seeds from one root.
+
+    Not ``seed + n``: with that, run 1 and run 2 would share all environments but one. ``stream`` separates training
+    from evaluation.
+    """
+    return [int(word) for word in np.random.SeedSequence([seed, stream]).generate_state(num_envs)]
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """An environment whose episodes can be continued from a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        ...
+
+
+@runtime_checkable
+class HasPicture(Protocol):
+    """An environment that can draw its latest finished episodes."""
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        """uint8 [H, W, 3], or None before the first episode has ended."""
+        ...

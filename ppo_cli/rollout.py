@@ -1,0 +1,171 @@
+"""Collecting experience: T steps of N environments under the current policy."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppo_cli.envs.base import HasState, VecEnv, env_seeds
+from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.networks.base import act
+from ppo_cli.train_state import TrainState
+from ppo_cli.types import Distribution, Obs, Rollout, map_tensors, take_rows, write_row
+
+
+class Collector:
+    """Plays on where the last rollout stopped, and writes into the same storage every time.
+
+    A rollout is read before the next ``collect``: its tensors are overwritten then.
+    """
+
+    def __init__(self, env: VecEnv, state: TrainState, rollout_length: int, episodes: EpisodeWindow) -> None:
+        self.env = env
+        self.state = state
+        self.rollout_length = rollout_length
+        self.episodes = episodes
+        self.device = state.accelerator.device
+        self.seconds = {"env": 0.0, "inference": 0.0}  # spent in the last rollout
+        self.raw_obs = self.to_device(env.reset(env_seeds(state.seed, env.num_envs)))
+        self.dead = torch.zeros(env.num_envs, dtype=torch.bool, device=self.device)  # this step will be a dead one
+        self.episode_return = torch.zeros(env.num_envs, device=self.device)
+        self.episode_length = torch.zeros(env.num_envs, device=self.device)
+        self.storage: Rollout | None = None
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """The next T steps. Feeds the episode window and the running moments on the way."""
+        state, env = self.state, self.env
+        self.seconds = {"env": 0.0, "inference": 0.0}
+        final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on), truncated episodes only
+        finished: list[dict[str, Tensor]] = []
+        for t in range(self.rollout_length):
+            state.obs_normalizer.update(self.raw_obs, ~self.dead)
+            obs = state.obs_normalizer(self.raw_obs)
+            started = time.perf_counter()
+            policy, value = state.evaluate(act, obs)
+            action = policy.sample(state.action_generator)
+            storage = self.storage = self.storage or self.allocate(obs, action, value, policy)
+            write_row(storage.obs, t, obs)
+            write_row(storage.policy, t, policy)
+            storage.action[t] = action
+            storage.log_prob[t] = policy.log_prob(action)
+            storage.value[t] = value
+            acted = time.perf_counter()
+            step = env.step(action)
+            self.seconds["inference"] += acted - started
+            self.seconds["env"] += time.perf_counter() - acted
+            storage.valid[t] = ~self.dead
+            storage.reward[t] = step.reward.to(self.device)
+            storage.terminated[t] = step.terminated.to(self.device) & ~self.dead
+            storage.truncated[t] = step.truncated.to(self.device) & ~self.dead
+            self.raw_obs = self.to_device(step.obs)
+            finished += self.finished_episodes(storage, t)
+            cut = storage.truncated[t] & ~storage.terminated[t]
+            if env.autoreset == "same_step" and cut.any():
+                rows = cut.nonzero().squeeze(-1)
+                final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
+            done = storage.terminated[t] | storage.truncated[t]
+            self.dead = done if env.autoreset == "next_step" else torch.zeros_like(done)
+        if finished:
+            figures = {tag: torch.cat([ended[tag] for ended in finished]) for tag in finished[0]}
+            self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
+        assert self.storage is not None
+        self.value_successors(self.storage, final_obs)
+        self.storage.reward.copy_(state.reward_normalizer(self.storage.reward, self.storage.done, self.storage.valid))
+        return self.storage
+
+    def value_successors(self, storage: Rollout, final_obs: list[tuple[int, Tensor, Obs]]) -> None:
+        """Fill ``next_value``: the next row's value, except where the next row belongs to another episode.
+
+        The last row looks at the current observation; truncated rows at the observation they really ended on, all in
+        one pass of the network. Under next_step auto-reset the next row is the true successor anyway.
+        """
+        storage.next_value[:-1] = storage.value[1:]
+        storage.next_value[-1] = self.value_of(self.raw_obs)
+        if final_obs:
+            value = self.value_of(concatenate([obs for _, _, obs in final_obs]))
+            parts = torch.split(value, [len(rows) for _, rows, _ in final_obs])
+            for (t, rows, _), part in zip(final_obs, parts, strict=True):
+                storage.next_value[t, rows] = part
+        storage.next_value[storage.terminated] = 0.0
+
+    def value_of(self, raw_obs: Obs) -> Tensor:
+        """V of unnormalized observations [B, *O], outside the compiled path: B varies. [B]."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.state.accelerator.precision == "bfloat16"):
+            value: Tensor = self.state.actor_critic(self.state.obs_normalizer(raw_obs))[1]
+        return value
+
+    def finished_episodes(self, storage: Rollout, t: int) -> list[dict[str, Tensor]]:
+        """Add step t to its episodes' figures; the figures of those that it ended, each [k], or nothing."""
+        valid = storage.valid[t]
+        self.episode_return += torch.where(valid, storage.reward[t], 0.0)
+        self.episode_length += valid
+        done = storage.terminated[t] | storage.truncated[t]
+        if not done.any():
+            return []
+        figures = {"return": self.episode_return, "length": self.episode_length, **self.env.episode_metrics()}
+        ended = {tag: figure.to(self.device)[done].cpu() for tag, figure in figures.items()}
+        self.episode_return[done] = 0.0
+        self.episode_length[done] = 0.0
+        return [ended]
+
+    def allocate(self, obs: Obs, action: Tensor, value: Tensor, policy: Distribution) -> Rollout:
+        """Storage for T rows shaped like these."""
+
+        def rows(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+            return torch.zeros((self.rollout_length, *x.shape), dtype=dtype or x.dtype, device=self.device)
+
+        return Rollout(
+            obs=map_tensors(rows, obs),
+            action=rows(action),
+            log_prob=rows(value),
+            value=rows(value),
+            next_value=rows(value),
+            reward=rows(value),
+            terminated=rows(value, torch.bool),
+            truncated=rows(value, torch.bool),
+            valid=rows(value, torch.bool),
+            policy=map_tensors(rows, policy),
+        )
+
+    def to_device(self, obs: Obs) -> Obs:
+        """On the network's device, and safe from the environment's next step."""
+        return map_tensors(lambda x: x.to(self.device, copy=True), obs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Figures of the episodes under way, and their environments' state where they can give it."""
+        return {
+            "env": self.env.state_dict() if isinstance(self.env, HasState) else {},
+            "raw_obs": map_tensors(Tensor.clone, self.raw_obs),
+            "dead": self.dead.clone(),
+            "episode_return": self.episode_return.clone(),
+            "episode_length": self.episode_length.clone(),
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, resumes: int) -> bool:
+        """Take up where ``state_dict`` was taken. Returns whether the episodes under way could be continued.
+
+        Where the environment cannot give its state (or their number changed) fresh episodes start instead, from seeds
+        that depend on ``resumes``, how often the run has been resumed, so that none is played twice.
+        """
+        self.episodes.load_state_dict(state["episodes"])
+        if not (isinstance(self.env, HasState) and state["env"] and len(state["dead"]) == self.env.num_envs):
+            self.raw_obs = self.to_device(self.env.reset(env_seeds(self.state.seed, self.env.num_envs, 1 + resumes)))
+            return False
+        self.env.load_state_dict(state["env"])
+        self.raw_obs = self.to_device(state["raw_obs"])
+        for name in ("dead", "episode_return", "episode_length"):
+            setattr(self, name, state[name].to(self.device).clone())
+        return True
+
+
+def concatenate(parts: list[Obs]) -> Obs:
+    """Observations [B_i, *O] one after the other, [sum B_i, *O]."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: torch.cat([part[key] for part in parts]) for key in first}  # type: ignore[index]
+    return torch.cat(parts)  # type: ignore[arg-type]

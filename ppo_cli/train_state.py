@@ -1,0 +1,138 @@
+"""Everything that changes while an agent learns: weights, optimizer, counters, generators, running moments.
+
+A checkpoint is this object, the environment and the collector, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ppo_cli.accelerate import Accelerator
+from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.schedules import schedule_factor
+
+LearningRateSchedule = Literal["constant", "linear", "cosine", "kl_adaptive"]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KL_ADAPTIVE_FACTOR = 1.5
+KL_ADAPTIVE_RANGE = (1e-5, 1e-2)
+"""Bounds that the KL-adaptive learning rate stays within."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A gradient is NaN or infinite. Raised before the optimizer's step: the weights are still good."""
+
+
+@dataclass
+class TrainState:
+    """The learner. Mutable, in one place."""
+
+    actor_critic: nn.Module
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    obs_normalizer: ObsNormalizer
+    reward_normalizer: RewardNormalizer
+    total_env_steps: int
+    learning_rate: float
+    learning_rate_schedule: LearningRateSchedule
+    kl_adaptive_target: float
+    seed: int
+    env_steps: int = 0
+    updates: int = 0
+    action_generator: Generator = field(init=False)  # on the accelerator's device
+    minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there
+    executors: dict[Callable[..., Any], Callable[..., Any]] = field(init=False, default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.action_generator = Generator(self.accelerator.device).manual_seed(2 * self.seed)
+        self.minibatch_generator = Generator().manual_seed(2 * self.seed + 1)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that has passed, 0 to 1."""
+        return min(self.env_steps / self.total_env_steps, 1.0)
+
+    def scalar(self, value: float) -> Tensor:
+        """``value`` as a 0-d tensor on the device: changing it never recompiles anything."""
+        return torch.tensor(value, dtype=torch.float32, device=self.accelerator.device)
+
+    def evaluate(self, function: Callable[..., R], *args: Any) -> R:  # noqa: ANN401 (whatever the function takes)
+        """``function(actor_critic, *args)`` under the run's executor: a loss, or the network itself while acting."""
+        if function not in self.executors:
+            self.executors[function] = self.accelerator.wrap(function)
+        result: R = self.executors[function](self.actor_critic, *args)
+        return result
+
+    def descend(self, loss: Tensor, max_grad_norm: float) -> Tensor:
+        """One optimizer step down ``loss``; the only backward pass there is. Returns the norm before clipping, 0-d."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
+        if not grad_norm.isfinite():
+            raise NonFiniteError(
+                f"the gradient's norm is {grad_norm.item()} in update {self.updates + 1}, the loss {loss.item()}: "
+                "the step was not taken. A lower learning_rate, or rewards of order 1 (normalize_reward=true), helps."
+            )
+        self.optimizer.step()
+        return grad_norm
+
+    def begin_update(self) -> None:
+        """Set the learning rate that the schedule asks for now."""
+        if self.learning_rate_schedule != "kl_adaptive":
+            factor = schedule_factor(self.learning_rate_schedule, self.progress)
+            self.set_learning_rate(self.learning_rate * factor)
+
+    def end_update(self, env_steps: int, kl: Tensor | None) -> None:
+        """Count the update; under ``kl_adaptive`` move the learning rate against the KL that it caused.
+
+        Divided by 1.5 above twice the target, multiplied by 1.5 below half of it (as in RSL-RL and RL Games, once per
+        update).
+        """
+        self.env_steps += env_steps
+        self.updates += 1
+        if self.learning_rate_schedule == "kl_adaptive" and kl is not None:
+            low, high = KL_ADAPTIVE_RANGE
+            if kl > 2.0 * self.kl_adaptive_target:
+                self.set_learning_rate(max(self.current_learning_rate / KL_ADAPTIVE_FACTOR, low))
+            elif kl < 0.5 * self.kl_adaptive_target:
+                self.set_learning_rate(min(self.current_learning_rate * KL_ADAPTIVE_FACTOR, high))
+
+    @property
+    def current_learning_rate(self) -> float:
+        """What the optimizer uses now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """For every parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors, numbers and dicts, so that it loads without running any code."""
+        return {
+            "actor_critic": self.actor_critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "obs_normalizer": self.obs_normalizer.moments.state_dict(),
+            "reward_normalizer": self.reward_normalizer.state_dict(),
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "action_generator": self.action_generator.get_state(),
+            "minibatch_generator": self.minibatch_generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where ``state_dict`` was taken."""
+        self.actor_critic.load_state_dict(state["actor_critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.obs_normalizer.moments.load_state_dict(state["obs_normalizer"])
+        self.reward_normalizer.load_state_dict(state["reward_normalizer"])
+        self.env_steps = state["env_steps"]
+        self.updates = state["updates"]
+        self.action_generator.set_state(state["action_generator"].cpu())
+        self.minibatch_generator.set_state(state["minibatch_generator"].cpu())

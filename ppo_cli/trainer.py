@@ -1,0 +1,127 @@
+"""The training loop: collect, update, count, log, checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppo_cli import checkpoint
+from ppo_cli.algorithms.base import Algorithm
+from ppo_cli.envs.base import HasPicture
+from ppo_cli.logger import RunLogger, Status
+from ppo_cli.rollout import Collector
+from ppo_cli.signals import stop_on_signals
+from ppo_cli.train_state import TrainState
+from ppo_cli.types import Metrics
+
+CHECKPOINT_FOLDER = "checkpoints"
+NUM_PICTURES = 20
+"""Pictures of finished episodes that a run leaves in TensorBoard."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often the loop does what is not learning, in the units of each field."""
+
+    log: int = 1  # updates
+    checkpoint: int = 0  # env steps; 0 is at the end only
+    evaluation: int = 0  # env steps; 0 is never
+    keep_checkpoints: int = 3
+
+
+@dataclass
+class Trainer:
+    """One run: what learns, where it plays, who is told."""
+
+    state: TrainState
+    algorithm: Algorithm
+    collector: Collector
+    logger: RunLogger
+    run_dir: Path
+    intervals: Intervals
+    evaluate: Callable[[], dict[str, float]] | None = None
+    resumes: int = 0
+    saved_at: int = -1
+
+    def run(self) -> tuple[Status, int]:
+        """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
+
+        A checkpoint is written in either case, at the boundary between two updates. The last update may go beyond
+        ``total_env_steps``: no rollout is cut short.
+        """
+        state = self.state
+        with stop_on_signals() as stop:
+            while state.env_steps < state.total_env_steps and not stop:
+                metrics = self.train_once()
+                if state.updates % self.intervals.log == 0 or state.env_steps >= state.total_env_steps:
+                    self.logger.log(state.env_steps, state.updates, metrics)
+                if self.crossed(self.intervals.checkpoint):
+                    self.save()
+            if self.saved_at != state.env_steps:
+                self.save()
+            return ("interrupted" if stop else "completed"), stop.exit_code
+
+    def train_once(self) -> Metrics:
+        """One rollout and the update on it; its metrics, with the share of time that each part took."""
+        state = self.state
+        state.begin_update()
+        started = time.perf_counter()
+        rollout = self.collector.collect()
+        collected = time.perf_counter()
+        metrics = self.algorithm.update(state, rollout)
+        state.end_update(rollout.reward.numel(), metrics.get("losses/kl"))
+        seconds = time.perf_counter() - started
+        spent = self.collector.seconds | {"update": seconds - (collected - started)}
+        metrics |= {f"time/{part}_share": torch.tensor(part_seconds / seconds) for part, part_seconds in spent.items()}
+        metrics |= self.collector.episodes.metrics()
+        metrics |= {"charts/learning_rate": torch.tensor(state.current_learning_rate)}
+        if self.crossed(state.total_env_steps // NUM_PICTURES):
+            self.show_picture()
+        if self.evaluate is not None and self.crossed(self.intervals.evaluation):
+            metrics |= {f"eval/{tag}": torch.tensor(figure) for tag, figure in self.evaluate().items()}
+        return metrics
+
+    def crossed(self, interval: int) -> bool:
+        """Whether the last update passed a multiple of ``interval`` env steps; never for 0."""
+        if not interval:
+            return False
+        batch = self.collector.rollout_length * self.collector.env.num_envs
+        return self.state.env_steps // interval > (self.state.env_steps - batch) // interval
+
+    def show_picture(self) -> None:
+        """Put the latest finished episodes into TensorBoard, where the environment can draw them."""
+        env = self.collector.env
+        if isinstance(env, HasPicture) and (picture := env.picture()) is not None:
+            self.logger.image("episodes/finished", self.state.env_steps, picture)
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that changes."""
+        content = {
+            "state": self.state.state_dict(),
+            "collector": self.collector.state_dict(),
+            "resumes": self.resumes,
+            "torch": torch.__version__,
+            "num_threads": torch.get_num_threads(),
+        }
+        folder = self.run_dir / CHECKPOINT_FOLDER
+        checkpoint.save(folder, self.state.env_steps, content, keep=self.intervals.keep_checkpoints)
+        self.saved_at = self.state.env_steps
+
+    def restore(self, content: dict[str, Any]) -> list[str]:
+        """Take up where ``content`` was saved. Returns why the continuation is not exact, if it is not."""
+        self.state.load_state_dict(content["state"])
+        self.resumes = content["resumes"] + 1
+        reasons = []
+        if not self.collector.load_state_dict(content["collector"], resumes=self.resumes):
+            reasons.append("the environment cannot give its state: fresh episodes start")
+        if content["torch"] != torch.__version__:
+            reasons.append(f"it was saved by torch {content['torch']}, this is {torch.__version__}")
+        if content["num_threads"] != torch.get_num_threads():
+            reasons.append(f"it ran on {content['num_threads']} threads, this runs on {torch.get_num_threads()}")
+        self.saved_at = self.state.env_steps
+        return reasons
