@@ -137,7 +137,7 @@ class PlainDisplay:
         self._pending: Snapshot | None = None
 
     def note(self, text: str, *, warning: bool = False) -> None:
-        """Print the text as it is. Where nobody can read it (a closed pipe, a full disk), training goes on unwatched."""
+        """Print the text as it is; where nobody can read it (closed pipe, full disk), training goes on unwatched."""
         if not self._is_read:
             return
         try:

@@ -1,0 +1,202 @@
+"""From the validated settings to the objects of a run: the one place where everything is put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+
+from ppo_cli import checkpoint
+from ppo_cli.accelerate import Accelerator, can_compile, has_fast_bfloat16
+from ppo_cli.algorithms.base import Algorithm
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.run_folder import claim
+from ppo_cli.cli.trust import import_target, search_path, trusted_modules
+from ppo_cli.cli.validate import BOOKKEEPING, Settings
+from ppo_cli.envs.base import VecEnv, env_seeds
+from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.evaluate import evaluate
+from ppo_cli.logger import RunLogger
+from ppo_cli.networks.base import ActorCritic
+from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.rollout import Collector
+from ppo_cli.train_state import TrainState
+from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
+
+EVALUATION_STREAM = 2
+"""Of the seeds: evaluation never replays an episode of training."""
+
+BOARD_NETWORK = "ppo_cli.networks.board.Board"
+CONV_NETWORK = "ppo_cli.networks.conv.Conv"
+VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
+
+
+def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> int:
+    """Do one run in ``run_dir``. Returns the exit code.
+
+    Raises:
+        UserError: the settings do not fit together, as far as only the objects themselves can tell; nothing was written.
+    """
+    try:
+        saved = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else None
+        torch.set_num_threads(config["num_threads"] or default_threads())
+        torch.manual_seed(config["seed"])
+        env = build_env(config, config["num_envs"])
+        algorithm = build_algorithm(config)
+        state = build_state(config, env, algorithm.gamma)
+        collector = Collector(env, state, config["rollout_length"], EpisodeWindow())
+    except (ValueError, checkpoint.CheckpointError) as error:
+        raise UserError(str(error)) from error
+    if not resume:
+        claim(run_dir)
+    logger = RunLogger(
+        run_dir,
+        total_env_steps=config["total_env_steps"],
+        start_env_steps=saved[0]["state"]["env_steps"] if saved else 0,
+        config=config,
+        overrides=overrides,
+        display="silent" if config["quiet"] else "auto",
+    )
+    intervals = Intervals(
+        config["log_interval"], config["checkpoint_interval"], config["eval_interval"], config["keep_checkpoints"]
+    )
+    trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluation(config, state))
+    try:
+        if saved:
+            for note in [*saved[1], *trainer.restore(saved[0])]:
+                logger.display.note(note, warning=True)
+        logger.start(facts(config, env, state))
+        status, exit_code = trainer.run()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
+        raise
+    finally:
+        env.close()
+    logger.finish(status, exit_code=exit_code)
+    return exit_code
+
+
+def build_env(config: Settings, num_envs: int) -> VecEnv:
+    """The environment that ``config["env"]`` describes, ``num_envs`` of it.
+
+    Raises:
+        ValueError: from the environment itself, about one of its settings.
+    """
+    target = config["env"]["_target_"]
+    settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
+    if target == "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv":
+        settings["trusted_modules"] = trusted_modules()
+    env: VecEnv = import_target(target)(num_envs=num_envs, **settings)
+    return env
+
+
+def build_algorithm(config: Settings) -> Algorithm:
+    """The algorithm with the top-level keys that it declares."""
+    target = config["algo"]["_target_"]
+    declared = declared_settings(target, search_path(target)) or {}
+    algorithm: Algorithm = import_target(target)(**{name: config[name] for name in declared if name in config})
+    return algorithm
+
+
+def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
+    """The network for the environment's spaces: the named one, or the one that suits the observation."""
+    target = config["network"].get("_target_") or suitable_network(env.single_observation_space)
+    settings = {name: value for name, value in config["network"].items() if name not in BOOKKEEPING}
+    network: torch.nn.Module = import_target(target)(env.single_observation_space, env.single_action_space, **settings)
+    return network
+
+
+def suitable_network(space: spaces.Space[Any]) -> str:
+    """board for boards, conv for images, mlp for vectors."""
+    if isinstance(space, spaces.Dict):
+        if "board" in space.spaces:
+            return BOARD_NETWORK
+        space = space["obs"]
+    return CONV_NETWORK if space.shape is not None and len(space.shape) >= 2 else VECTOR_NETWORK
+
+
+def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
+    """Weights, optimizer and running moments on the chosen device."""
+    accelerator = build_accelerator(config)
+    network = build_network(config, env).to(accelerator.device)
+    space = env.single_observation_space
+    observed = space["obs"] if isinstance(space, spaces.Dict) and "obs" in space.spaces else space
+    if config["normalize_obs"] and not isinstance(observed, spaces.Box):
+        raise ValueError(f"normalize_obs=true: observations must be a Box, got {space}")
+    return TrainState(
+        actor_critic=network,
+        optimizer=build_optimizer(config, network),
+        accelerator=accelerator,
+        obs_normalizer=ObsNormalizer(
+            observed.shape or (), enabled=config["normalize_obs"], device=accelerator.device
+        ),
+        reward_normalizer=RewardNormalizer(
+            env.num_envs, gamma=gamma, enabled=config["normalize_reward"], device=accelerator.device
+        ),
+        total_env_steps=config["total_env_steps"],
+        learning_rate=config["learning_rate"],
+        learning_rate_schedule=config["learning_rate_schedule"],
+        kl_adaptive_target=config["kl_adaptive_target"],
+        seed=config["seed"],
+    )
+
+
+def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay, or RMSprop."""
+    make: Callable[..., torch.optim.Optimizer] = (
+        torch.optim.AdamW if config["optimizer"] == "adam" else torch.optim.RMSprop
+    )
+    return make(
+        network.parameters(), lr=config["learning_rate"], eps=config["adam_eps"], weight_decay=config["weight_decay"]
+    )
+
+
+def build_accelerator(config: Settings) -> Accelerator:
+    """Device, precision and compilation, with ``auto`` decided."""
+    name = config["device"]
+    device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    precision = config["precision"]
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and has_fast_bfloat16(device) else "float32"
+    return Accelerator(device, precision, compile=config["compile"] is True and can_compile(device))
+
+
+def default_threads() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:
+    """What ``eval_interval`` calls: fresh episodes with the policy as it stands, in an environment of their own."""
+    if not config["eval_interval"]:
+        return None
+    env = build_env(config, min(config["eval_episodes"], 256))
+    seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
+    network: ActorCritic = state.actor_critic
+    play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
+    return lambda: play().summary()
+
+
+def facts(config: Settings, env: VecEnv, state: TrainState) -> dict[str, str]:
+    """The numbers that follow from the settings, as the start of a run prints them."""
+    batch = env.num_envs * config["rollout_length"]
+    minibatches = config.get("num_minibatches", 1)
+    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
+    updates = -(-config["total_env_steps"] // batch)
+    accelerator = state.accelerator
+    return {
+        "run": f"{config['algo']['name']} on {config['env']['name']}, seed {config['seed']}",
+        "batch": f"{env.num_envs} envs x {config['rollout_length']} steps = {batch:,}, "
+        f"minibatches of {batch // minibatches:,}",
+        "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
+        "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
+        "device": f"{accelerator.device}, {torch.get_num_threads()} threads, {accelerator.precision}"
+        + (", compiled" if accelerator.compile else ""),
+    }

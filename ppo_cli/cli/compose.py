@@ -1,0 +1,245 @@
+"""From command-line settings to one plain dict: Hydra composes, this module explains what it refuses.
+
+Uses Hydra's own classes below its public `hydra.main`, which would read `sys.argv`, print tracebacks and choose the exit code;
+hydra-core is held below 1.4 in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.run_folder import register_resolvers
+
+ROOT = "pkg://ppo_cli.configs"
+CONFIG_NAME = "train"
+GROUPS = ("env", "algo", "network", "experiment")
+INTERNAL_GROUPS = ("tuned",)
+MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
+
+
+class Composer:
+    """The config tree: this package's, and before it the user's own ``--config-dir``."""
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        if config_dir is not None and not Path(config_dir).is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such folder")
+        version.setbase("1.3")
+        register_resolvers()
+        GlobalHydra.instance().clear()
+        search_path = create_config_search_path(ROOT)
+        assert isinstance(search_path, ConfigSearchPathImpl)
+        if config_dir is not None:
+            location = f"file://{Path(config_dir).absolute()}"
+            search_path.prepend("command-line", location, SearchPathQuery(provider="schema"))
+        self.hydra = Hydra.create_main_hydra2(task_name="ppo-train", config_search_path=search_path)
+
+    def options(self, group: str) -> list[str]:
+        """The names that a group offers."""
+        names: list[str] = self.hydra.config_loader.get_group_options(group, ObjectType.CONFIG)
+        return names
+
+    def groups(self) -> list[str]:
+        """The groups that a user chooses from: ours and those in the user's folder."""
+        found = self.hydra.config_loader.list_groups("")
+        own = [group for group in found if group not in (*GROUPS, *INTERNAL_GROUPS, "hydra") and self.options(group)]
+        return [*GROUPS, *own]
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The whole config, Hydra's own part included.
+
+        Raises:
+            UserError: with every mistake that could be found in ``overrides``.
+        """
+        try:
+            config = self._compose(overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(*(self.diagnose(overrides) or [first_line(error)])) from error
+        if problems := self.choice_problems(parse(overrides)):
+            raise UserError(*problems)
+        return config
+
+    def _compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+        config = self.hydra.compose_config(CONFIG_NAME, overrides, mode, from_shell=True, with_log_configuration=False)
+        HydraConfig.instance().set_config(config)
+        return config
+
+    def diagnose(self, overrides: list[str]) -> list[str]:
+        """Why Hydra refused: all that is wrong with the settings' form, choices and names."""
+        parsed: list[Override] = []
+        problems = []
+        for text in overrides:
+            try:
+                parsed += parse([text])
+            except UserError as error:
+                problems += error.problems
+        problems += [problem for override in parsed if (problem := sweep_problem(override))]
+        parsed = [override for override in parsed if not override.is_sweep_override()]
+        problems += self.choice_problems(parsed)
+        chosen = [override for override in parsed if self.is_choice(override)]
+        valid = [override.input_line for override in chosen if not self.choice_problems([override])]
+        try:
+            base = self._compose([line for line in valid if line])
+        except (HydraException, OmegaConfBaseException) as error:
+            return [*problems, first_line(error)]
+        values = [override for override in parsed if override not in chosen]
+        return problems + [problem for value in values if (problem := self.unknown_problem(value, base))]
+
+    def is_choice(self, override: Override) -> bool:
+        """Whether it chooses from a group rather than setting a value."""
+        name = override.key_or_group
+        return "." not in name and (name in GROUPS or "/" in name or bool(self.options(name)))
+
+    def choice_problems(self, overrides: Iterable[Override]) -> list[str]:
+        """Choices that their group does not offer."""
+        return [
+            problem
+            for override in overrides
+            if self.is_choice(override)
+            for problem in [self.choice_problem(override.key_or_group, override.value(), override.input_line or "")]
+            if problem
+        ]
+
+    def choice_problem(self, group: str, value: Any, line: str) -> str | None:  # noqa: ANN401 - whatever was typed
+        """Why ``group=value`` is no choice, or None where it is one."""
+        options = self.options(group)
+        if value is None and group == "experiment":
+            return None
+        if isinstance(value, list):
+            return f"{line}: choose one {group}: {' | '.join(options)}"
+        if str(value) in options:
+            return None
+        offer = f"Choose from: {', '.join(options)}" if options else f"There are none; put one in your own {group}/ folder"
+        guess = closest(str(value), options)
+        return f"{line}: there is no {group} of this name. " + (f"Did you mean {group}={guess}? {offer}" if guess else offer)
+
+    def unknown_problem(self, override: Override, config: DictConfig) -> str | None:
+        """Why a setting that Hydra did not find has no place in ``config``; None where it has one."""
+        name = override.key_or_group
+        if OmegaConf.select(config, name, default=config) is not config or OmegaConf.is_missing(config, name):
+            return None
+        value = (override.input_line or "").partition("=")[2]
+        return unknown_setting(name, value, settings_of(config), self.groups())
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The settings as a plain dict without interpolations; Hydra's own part left out, names of env and algo filled in."""
+    config = config.copy()
+    with open_dict(config):
+        hydra_part = config.pop("hydra", None)
+        choices = hydra_part.runtime.choices if hydra_part is not None else {}
+        for group in ("env", "algo", "network"):
+            if OmegaConf.is_dict(config.get(group)) and "name" not in config[group]:
+                config[group].name = choices.get(group, "custom")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(first_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Hydra's grammar of ``name=value``."""
+    problems, parsed = [], []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except OverrideParseException:
+            name, _, value = text.partition("=")
+            quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
+            problems.append(f"{text}: the value has characters that need quotes: {quoted}")
+    if problems:
+        raise UserError(*problems)
+    return parsed
+
+
+def sweep_problem(override: Override) -> str | None:
+    """A choice of several values where there is one run."""
+    if not override.is_sweep_override():
+        return None
+    line = override.input_line or ""
+    name, _, value = line.partition("=")
+    list_hint = f"; for a list: {name}=[{value}]" if re.fullmatch(r"[\w.,-]+", value) else ""
+    return f"{line}: several values are a sweep: ppo-train -m {line}{list_hint}"
+
+
+def combinations(overrides: list[Override]) -> Iterator[list[str]]:
+    """The settings of each job of a sweep; of a very large sweep only each value once."""
+    values = []
+    for override in overrides:
+        name = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            values.append([f"{name}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            values.append([f"{name}={override.get_value_element_as_str()}"])
+    count = 1
+    for choices in values:
+        count *= len(choices)
+    if count <= MOST_COMBINATIONS:
+        yield from map(list, itertools.product(*values))
+        return
+    first = [choices[0] for choices in values]
+    for place, choices in enumerate(values):
+        yield from ([*first[:place], choice, *first[place + 1 :]] for choice in choices)
+
+
+def settings_of(config: DictConfig) -> list[str]:
+    """Every setting's dotted name."""
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401 - any node of a config
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            yield name
+            if isinstance(value, dict) and name not in ("hydra.job_logging", "hydra.hydra_logging"):
+                yield from walk(value, f"{name}.")
+
+    return list(walk(OmegaConf.to_container(config, resolve=False), ""))
+
+
+def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterable[str] = ()) -> str:
+    """The sentence for a setting that does not exist, with the nearest one that does."""
+    given = f"{name}={value}"
+    public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
+    guess = closest(name, public) or closest(name.rpartition(".")[2], [key for key in public if "." in key], tail=True)
+    if guess:
+        return f"{given}: there is no setting {name}. Did you mean {guess}={value}?"
+    parent = name.rpartition(".")[0]
+    inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
+    offered = [word for word in inside if word not in ("_target_", "name")]
+    has = f"{parent} has: {', '.join(offered)}" if offered else "ppo-train --help lists them"
+    return f"{given}: there is no setting {name}; {has}"
+
+
+def closest(word: str, words: Iterable[str], *, tail: bool = False) -> str | None:
+    """The most similar of ``words``, or None where none is near; ``tail`` compares what follows the last dot."""
+    spelled = {(known.rpartition(".")[2] if tail else known).lower(): known for known in words}
+    found = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.7)
+    return spelled[found[0]] if found else None
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of Hydra says, without its advice on Hydra's internals."""
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__

@@ -1,0 +1,122 @@
+"""Where runs lie: outputs/<env>/<algo>/<run>, one folder for each, named so that a person finds it again."""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ppo_cli.cli.arguments import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RECORD = "config.yaml"
+CHECKPOINTS = "checkpoints"
+LONGEST_NAME = 120  # bytes; file systems take 255
+
+
+def slug(text: object) -> str:
+    """``text`` as one safe part of a path: ``ALE/Pong-v5`` becomes ``ALE-Pong-v5``."""
+    return re.sub(r"[^\w.,=+-]+", "-", str(text)).strip("-.")[:LONGEST_NAME] or "run"
+
+
+def run_id(name: str | None, seed: object) -> str:
+    """The user's name for the run, or ``2026-11-22_12-31-05_seed1_a3f9``: a second alone would not be unique."""
+    if name is not None:
+        return slug(name)
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{slug(seed)}_{secrets.token_hex(2)}"
+
+
+def sweep_id(name: str | None) -> str:
+    """The same for a sweep, whose seeds may differ."""
+    return slug(name) if name is not None else f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+
+
+def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """``clip=0.1,seed=2``: the settings that differ between the jobs; ``number`` leads where that would be too long."""
+    settings = dict(override.lstrip("+").split("=", 1) for override in overrides)
+    name = slug(",".join(f"{key}={settings[key]}" for key in swept if key in settings))
+    return name if len(name) < LONGEST_NAME and name != "run" else f"{number}_{name}"
+
+
+@functools.cache
+def register_resolvers() -> None:
+    """What configs/train.yaml names its folders with. Cached by Hydra for a sweep, so that all jobs agree."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("slug", slug)
+    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
+    OmegaConf.register_new_resolver("sweep_id", sweep_id, use_cache=True)
+    OmegaConf.register_new_resolver("sweep_job", sweep_job)
+
+
+def folder_problem(folder: Path, setting: str) -> str | None:
+    """Why a run cannot be kept in ``folder``, or None. Leaves nothing behind."""
+    if (folder / RECORD).exists() or (folder / CHECKPOINTS).exists():
+        return f"{setting}: {folder} already holds a run; choose another name, or go on with it: resume={folder}"
+    parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not parent.is_dir():
+        return f"{setting}: {parent} is a file, not a folder"
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".ppo-cli-"):
+            return None
+    except OSError as error:
+        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another output_dir"
+
+
+def claim(folder: Path) -> None:
+    """Make ``folder`` this run's own.
+
+    Raises:
+        UserError: another run has claimed it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / CHECKPOINTS).mkdir()
+    except FileExistsError:
+        raise UserError(f"{folder} already holds a run; choose another run_name, or go on with it: resume={folder}") from None
+
+
+def remove_if_empty(folder: Path, root: Path) -> None:
+    """Take back a run folder that nothing was written to, and its empty parents below and including ``root``."""
+    for path in [folder, *folder.parents]:
+        if not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
+        if path == root:
+            return
+
+
+def find_run(name: str, output_dir: str = "outputs") -> Path:
+    """The run folder that ``name`` means: a path, a checkpoint inside one, or ``latest``.
+
+    Raises:
+        UserError: where there is none, or it has no checkpoint.
+    """
+    if name == "latest":
+        runs = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise UserError(f"latest: there is no run with a checkpoint in {output_dir}/")
+        return runs[-1].parent.parent
+    path = Path(name)
+    if not path.exists():
+        near = sorted(path.parent.glob(f"{path.name}*")) if path.parent.is_dir() else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{name}: there is no such run folder{hint}")
+    folder = next((parent for parent in [path, *path.parents] if (parent / RECORD).is_file()), None)
+    if folder is None:
+        raise UserError(f"{name}: this is not a run folder (it has no {RECORD})")
+    if not any((folder / CHECKPOINTS).glob("*.pt")):
+        raise UserError(f"{name}: this run has no checkpoint to start from")
+    return folder
+
+
+def known_runs(output_dir: str = "outputs") -> list[str]:
+    """Folders of runs that have a checkpoint, newest first."""
+    found = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(str(path.parent.parent) for path in found))

@@ -1,0 +1,295 @@
+"""Every check on the settings, in one place: after composition, before torch, an environment or a run folder exists.
+
+All mistakes are collected. Each is one or two lines: what was given, what was expected, how to fix it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.compose import closest, unknown_setting
+from ppo_cli.cli.declared import Option, Setting, Undeclared, declared_settings
+from ppo_cli.cli.trust import search_path, target_problem
+
+Settings = dict[str, Any]
+
+TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
+EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
+PARTS = ("env", "network", "algo")
+BOOKKEEPING = ("_target_", "name")
+
+EXTRAS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": ("mujoco", "mujoco"), "ale_py": ("ale_py", "atari")}
+"""Package of an environment's class; the module that it needs, and the extra of ours that installs it."""
+
+WORDS = {"true": True, "false": False}
+
+
+class Refused(Exception):
+    """A value does not fit its declaration."""
+
+
+@dataclass
+class Declared:
+    """What the program, the algorithm, the environment and the network declare."""
+
+    top: dict[str, Setting]
+    parts: dict[str, dict[str, Setting] | None]  # None: takes any keyword
+    algo: dict[str, Setting] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def validated(config: Settings) -> Settings:
+    """The same settings, each of its declared type: ``1e6`` becomes the integer 1000000.
+
+    Raises:
+        UserError: with every mistake.
+    """
+    declared = declarations(config)
+    problems = list(declared.problems)
+    problems += unknown_settings(config, declared)
+    converted = convert_all(config, declared, problems)
+    if not problems:
+        problems += [problem for check in CROSS_CHECKS for problem in check(converted)]
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return converted
+
+
+def declarations(config: Settings) -> Declared:
+    """Read the declarations of the classes that ``config`` names."""
+    declared = Declared(top=dict(declared_settings(TRAIN_SETTINGS) or {}), parts={})
+    for part in PARTS:
+        node = config.get(part)
+        if not isinstance(node, dict):
+            declared.problems.append(f"{part}={node}: expected one of the {part} configs; ppo-train --help lists them")
+            continue
+        target = node.get("_target_")
+        if target is None and part == "network":
+            declared.parts[part] = {}
+        elif problem := target_problem(target):
+            declared.problems.append(f"{part}._target_={target}: {problem}")
+        else:
+            try:
+                declared.parts[part] = declared_settings(str(target), search_path(str(target)))
+            except Undeclared as error:
+                message, name, offered = error.args
+                guess = closest(name, offered)
+                hint = f"; did you mean {guess}?" if guess else ""
+                declared.problems.append(f"{part}._target_={target}: {message}{hint}")
+    declared.algo = declared.parts.pop("algo", None) or {}
+    return declared
+
+
+def unknown_settings(config: Settings, declared: Declared) -> Iterator[str]:
+    """Settings that nobody declares, also those that ``+`` added."""
+    algo = config.get("algo")
+    algo_name = algo.get("name", "") if isinstance(algo, dict) else ""
+    known = [*declared.top, *declared.algo]
+    nested = [f"{part}.{name}" for part, settings in declared.parts.items() for name in settings or ()]
+    for name, value in config.items():
+        if name in PARTS or name in known:
+            continue
+        if name in other_algorithms(algo_name):
+            yield f"{name}={plain(value)}: algo={algo_name} has no setting {name}"
+        elif declared.algo:
+            yield unknown_setting(name, plain(value), [*known, *nested], PARTS)
+    for part, settings in declared.parts.items():
+        for name, value in config[part].items():
+            if settings is not None and name not in settings and name not in BOOKKEEPING:
+                yield unknown_in_part(part, config[part], name, value, [*known, *nested])
+
+
+def unknown_in_part(part: str, node: Settings, name: str, value: Any, known: list[str]) -> str:  # noqa: ANN401
+    """The sentence for a setting that the chosen environment or network does not have."""
+    if node.get("_target_") is None:
+        return f"{part}.{name}={plain(value)}: network=auto chooses by itself; name one first, for example network=mlp"
+    return unknown_setting(f"{part}.{name}", plain(value), known)
+
+
+def other_algorithms(chosen: str) -> set[str]:
+    """Settings that other algorithms of this package have."""
+    names: set[str] = set()
+    package = importlib.util.find_spec("ppo_cli.algorithms")
+    folders = list(package.submodule_search_locations or ()) if package else []
+    from pathlib import Path
+
+    for path in (path for folder in folders for path in Path(folder).glob("*.py") if path.stem not in ("base", chosen)):
+        for match in re.findall(r"^    (\w+): .*=", path.read_text(encoding="utf-8"), re.MULTILINE):
+            names.add(match)
+    return names
+
+
+def convert_all(config: Settings, declared: Declared, problems: list[str]) -> Settings:
+    """Every setting as its declaration wants it; what does not fit goes to ``problems``."""
+
+    def convert_node(node: Settings, settings: Mapping[str, Setting], prefix: str) -> Settings:
+        result = dict(node)
+        for name, setting in settings.items():
+            if name not in node:
+                if setting.default is Setting.REQUIRED and prefix:
+                    problems.append(f"{prefix}{name} is required: {prefix}{name}=...")
+                continue
+            try:
+                result[name] = convert(node[name], setting.options)
+            except Refused as refusal:
+                problems.append(f"{prefix}{name}={plain(node[name])}: expected {refusal}")
+        return result
+
+    result = convert_node(config, declared.top | declared.algo, "")
+    for part, settings in declared.parts.items():
+        result[part] = convert_node(config[part], settings or {}, f"{part}.")
+    return result
+
+
+def convert(value: Any, options: tuple[Option, ...]) -> Any:  # noqa: ANN401 - any setting
+    """``value`` as the first of the ``options`` that takes it.
+
+    Raises:
+        Refused: none does; says what was expected.
+    """
+    refusals: list[str] = []
+    if value == "???":
+        raise Refused(f"a value: it has no default ({' or '.join(map(str, options))})")
+    for option in options:
+        try:
+            return convert_to(value, option)
+        except Refused as refusal:
+            refusals.append(str(refusal))
+    raise Refused(" or ".join(refusals))
+
+
+def convert_to(value: Any, option: Option) -> Any:  # noqa: ANN401 - any setting
+    """``value`` as one type."""
+    match option.base, value:
+        case "any", _:
+            return value
+        case "none", None:
+            return None
+        case "bool", bool():
+            return value
+        case "int", int() | float() if not isinstance(value, bool) and float(value).is_integer():
+            return in_range(int(value), option)
+        case "float", int() | float() if not isinstance(value, bool):
+            return in_range(float(value), option)
+        case "str", str() | int() | float() if not isinstance(value, bool):
+            return str(value)
+        case "choice", _:
+            for choice in option.choices:
+                if type(choice) is type(value) and choice == value:
+                    return choice
+        case "list", list():
+            return [convert(item, option.item) if option.item else item for item in value]
+        case "dict", dict():
+            return value
+    raise Refused(did_you_mean(value, option))
+
+
+def in_range(value: Any, option: Option) -> Any:  # noqa: ANN401 - int or float
+    """``value``, if it is finite and in the option's range."""
+    if not math.isfinite(value) or (option.range is not None and value not in option.range):
+        raise Refused(str(option))
+    return value
+
+
+def did_you_mean(value: Any, option: Option) -> str:  # noqa: ANN401 - whatever was typed
+    """What was expected, with the nearest choice."""
+    guess = closest(str(value), [str(choice) for choice in option.choices])
+    return f"{option}; did you mean {guess}?" if guess else str(option)
+
+
+def plain(value: Any) -> str:  # noqa: ANN401 - any setting
+    """A value as it would be typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+
+
+def minibatch_problems(config: Settings) -> Iterator[str]:
+    """The batch must split into equal minibatches of at least two samples: one has no standard deviation."""
+    parts = config.get("num_minibatches")
+    if parts is None:
+        return
+    batch = config["num_envs"] * config["rollout_length"]
+    size = f"the batch of {batch} (num_envs={config['num_envs']} x rollout_length={config['rollout_length']})"
+    if batch % parts:
+        divisors = [number for number in range(1, batch // 2 + 1) if batch % number == 0]
+        near = sorted(sorted(divisors, key=lambda number: abs(number - parts))[:2])
+        yield f"num_minibatches={parts}: does not divide {size}; try {' or '.join(map(str, near))}"
+    elif batch // parts < 2:
+        yield f"num_minibatches={parts}: leaves {batch // parts} sample in each part of {size}; expected at most {batch // 2}"
+
+
+def total_steps_problems(config: Settings) -> Iterator[str]:
+    """A run has at least one update."""
+    batch = config["num_envs"] * config["rollout_length"]
+    if config["total_env_steps"] < batch:
+        yield (
+            f"total_env_steps={config['total_env_steps']}: is less than one update's batch of {batch} "
+            f"(num_envs={config['num_envs']} x rollout_length={config['rollout_length']})"
+        )
+
+
+def minesweeper_problems(config: Settings) -> Iterator[str]:
+    """The mines must fit on the board."""
+    if config["env"]["_target_"].startswith("ppo_cli.envs.minesweeper."):
+        from ppo_cli.envs.minesweeper.rules import Rules
+
+        names = ("height", "width", "mines", "first_click")
+        try:
+            Rules(**{name: config["env"][name] for name in names if name in config["env"]})
+        except ValueError as error:
+            yield str(error)
+
+
+def gymnasium_problems(config: Settings) -> Iterator[str]:
+    """The id must be registered, and what its package needs installed."""
+    env = config["env"]
+    if env["_target_"] != "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv" or ":" in env["id"]:
+        return
+    import gymnasium
+
+    if importlib.util.find_spec("ale_py"):
+        gymnasium.register_envs(importlib.import_module("ale_py"))
+    spec = gymnasium.registry.get(env["id"]) or gymnasium.registry.get(latest_version(env["id"], gymnasium.registry))
+    if spec is None:
+        guess = closest(env["id"], gymnasium.registry)
+        hint = f"Did you mean env.id={guess}?" if guess else "An environment of your own is env.id=module:id."
+        yield f"env.id={env['id']}: Gymnasium knows no environment of this name. {hint}"
+        return
+    entry_point = str(spec.entry_point or spec.vector_entry_point)
+    for prefix, (module, extra) in EXTRAS.items():
+        if entry_point.startswith(prefix) and importlib.util.find_spec(module) is None:
+            yield f"env.id={env['id']}: needs {module}, which is not installed: pip install 'ppo-cli[{extra}]'"
+
+
+def latest_version(env_id: str, registry: Mapping[str, Any]) -> str:
+    """``CartPole`` means the highest ``CartPole-v...``, as in Gymnasium."""
+    versions = [name for name in registry if re.fullmatch(re.escape(env_id) + r"-v\d+", name)]
+    return max(versions, key=lambda name: int(name.rpartition("-v")[2]), default=env_id)
+
+
+def device_problems(config: Settings) -> Iterator[str]:
+    """A named GPU must exist. The only check that imports torch, and only for ``device=cuda``."""
+    if config.get("device") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            yield "device=cuda: there is no CUDA device here that torch can use; device=cpu or device=auto runs"
+
+
+CROSS_CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    minibatch_problems,
+    total_steps_problems,
+    minesweeper_problems,
+    gymnasium_problems,
+    device_problems,
+)

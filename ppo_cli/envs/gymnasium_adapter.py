@@ -1,0 +1,377 @@
+"""Any Gymnasium environment as a batch of environments that speaks tensors.
+
+Stepping is Gymnasium's own: the environment's vector entry point where it has one, otherwise ``SyncVectorEnv`` or
+``AsyncVectorEnv``. This module only translates: observations to float32 (images stay uint8), actions from the policy's
+space to the environment's, and the two autoreset modes (https://farama.org/Vector-Autoreset-Mode) to one ``Step``.
+Statistics and normalization are the trainer's, not Gymnasium wrappers', so that a checkpoint holds them.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppo_cli.envs.base import Autoreset
+from ppo_cli.settings import Range, check_arguments
+from ppo_cli.types import Obs, Step
+
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+ActionTranslation = Callable[[Tensor], NDArray[Any]]
+
+EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+"""Package that an environment's entry point lives in, and the extra of ours that installs what it needs."""
+
+SUCCESS_KEYS = ("is_success", "success")
+CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its last call
+
+
+class GymnasiumVecEnv:
+    """N copies of a registered Gymnasium environment.
+
+    Observations: vectors become float32 ``[N, *O]``; uint8 images stay uint8 ``[N, H, W, C]``, ``[N, C, H, W]`` or
+    ``[N, H, W]``, as the environment lays them out. Discrete, MultiBinary, MultiDiscrete, Dict and Tuple observations
+    are flattened to one vector (a Discrete one is one-hot). Where the environment reports ``info["action_mask"]`` at
+    reset, the observation is ``{"obs": [N, *O], "legal": [N, A] bool}``.
+
+    Actions: Discrete ones count from 0 whatever the environment's ``start``. In a Box, a dimension with two bounds is
+    acted on as -1 to 1, stretched to ``low`` to ``high`` and clipped; any other passes through, clipped to its bound.
+
+    A native vector environment takes a single seed for all N, which is derived from all that ``reset`` is given; sync
+    and async ones take one seed per environment.
+
+    Args:
+        num_envs: Environments stepped as one batch.
+        id: Registered id, or ``module:id``, which imports the module first.
+        kwargs: Keywords for the environment's constructor; ``max_episode_steps`` sets another time limit.
+        vectorization: ``native`` is the environment's own vector entry point, ``sync`` steps one after the other,
+            ``async`` in one process each (for environments slower than about 0.1 ms a step); ``auto`` is native where
+            it exists and suits the other settings, otherwise sync.
+        autoreset: Whether a finished episode restarts in the same step or in the next; ``auto`` is what a native
+            environment does, and the same step otherwise.
+        wrappers: Wrappers for each environment, innermost first: a name from ``gymnasium.wrappers``, ``{name:
+            {keyword: value}}``, or a callable.
+        trusted_modules: Top-level packages that ``module:id`` may import.
+
+    Raises:
+        ValueError: if the environment is unknown, lacks a package, or has a space that no policy here can handle.
+    """
+
+    num_envs: int
+    single_observation_space: spaces.Space[Any]
+    single_action_space: spaces.Space[Any]
+    autoreset: Autoreset
+
+    def __init__(
+        self,
+        num_envs: Annotated[int, Range(at_least=1)],
+        id: str,
+        kwargs: Mapping[str, Any] | None = None,
+        vectorization: Literal["auto", "native", "sync", "async"] = "auto",
+        autoreset: Literal["auto", "same_step", "next_step"] = "auto",
+        wrappers: Sequence[Any] = (),
+        trusted_modules: Sequence[str] = (),
+    ) -> None:
+        check_arguments(GymnasiumVecEnv.__init__, locals())
+        self.num_envs = num_envs
+        self._env = make_vector_env(
+            find_spec(id, trusted_modules),
+            num_envs,
+            dict(kwargs or {}),
+            vectorization,
+            autoreset,
+            [wrapper_named(wrapper) for wrapper in wrappers],
+        )
+        try:
+            self.autoreset = cast(Autoreset, _autoreset_mode(self._env))
+            self._obs_space = emitted_space(self._env.single_observation_space, id)
+            self.single_action_space, self._to_env_action = action_translation(self._env.single_action_space, id)
+            self._num_actions = self._count_masked_actions(id)
+        except Exception:
+            self.close()
+            raise
+        self.single_observation_space = (
+            spaces.Dict(obs=self._obs_space, legal=spaces.MultiBinary(self._num_actions))
+            if self._num_actions
+            else self._obs_space
+        )
+        self._success: Tensor | None = None
+
+    def reset(self, seeds: Sequence[int]) -> Obs:
+        """Start N fresh episodes, environment n from ``seeds[n]``. Returns the first observations [N, *O]."""
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"reset takes one seed per environment: {self.num_envs}, got {len(seeds)}")
+        self._success = None
+        obs, info = self._reset_env([int(seed) for seed in seeds])
+        return self._emitted(obs, info)
+
+    def step(self, action: Tensor) -> Step:
+        """Take one action in each environment; ``action`` [N] counting from 0, or [N, *A] in the policy's units."""
+        env_obs, reward, terminated, truncated, info = self._env.step(self._to_env_action(action))
+        terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
+        obs = final_obs = self._emitted(env_obs, info)
+        done = terminated | truncated
+        if done.any():
+            final_info = info
+            if self.autoreset == "same_step":
+                final_info = info.get("final_info", {})
+                final_obs = self._final_obs(obs, done, info)
+            self._success = _success(final_info)
+        return Step(
+            obs,
+            torch.from_numpy(np.asarray(reward, dtype=np.float32)),
+            torch.from_numpy(terminated),
+            torch.from_numpy(truncated),
+            final_obs,
+        )
+
+    def episode_metrics(self) -> dict[str, Tensor]:
+        """Figures of the episodes that the last step ended: whether each [N] succeeded, if the environment says so."""
+        return {} if self._success is None else {"charts/success_rate": self._success}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: a Gymnasium environment's state cannot be had without pickle. A resumed run reseeds instead."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore; see ``state_dict``."""
+        if state:
+            raise ValueError(f"a Gymnasium environment has no state to restore, got {', '.join(state)}")
+
+    def close(self) -> None:
+        """Release windows, files and processes. Safe to call twice, and after a worker process died."""
+        if isinstance(self._env, AsyncVectorEnv):
+            all_alive = all(process.is_alive() for process in self._env.processes)
+            self._env.close(timeout=CLOSE_TIMEOUT, terminate=not all_alive)
+        elif not self._env.closed:
+            self._env.close()
+            self._env.closed = True  # some native environments override close() and forget
+
+    def _reset_env(self, seeds: list[int]) -> tuple[Any, dict[str, Any]]:
+        if hasattr(self._env, "env_fns"):  # sync or async
+            return self._env.reset(seed=cast(Any, seeds))
+        return self._env.reset(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+
+    def _count_masked_actions(self, id: str) -> int:
+        """A if the environment reports action masks [N, A], otherwise 0."""
+        _, info = self._reset_env(list(range(self.num_envs)))
+        if "action_mask" not in info:
+            return 0
+        if not isinstance(self.single_action_space, spaces.Discrete):
+            raise ValueError(f"{id} reports an action mask, which needs Discrete actions, got {self._env.action_space}")
+        num_actions = int(self.single_action_space.n)
+        if (length := len(info["action_mask"][_reported(info, "action_mask").argmax()])) != num_actions:
+            raise ValueError(f"{id} has {num_actions} actions but reports action masks of length {length}")
+        return num_actions
+
+    def _emitted(self, obs: Any, info: Mapping[str, Any]) -> Obs:  # noqa: ANN401 - what Gymnasium returns
+        tensor = torch.from_numpy(np.ascontiguousarray(obs, dtype=self._obs_space.dtype))
+        return {"obs": tensor, "legal": self._legal(info)} if self._num_actions else tensor
+
+    def _final_obs(self, obs: Obs, done: NDArray[np.bool_], info: Mapping[str, Any]) -> Obs:
+        """True successors [N, *O]: ``obs``, with the rows of finished episodes from before their reset."""
+        if info.get("final_obs") is None:
+            raise ValueError(f"{self._env} resets in the same step but does not report info['final_obs']")
+        rows = torch.from_numpy(np.flatnonzero(done))
+        ends = np.stack([info["final_obs"][row] for row in rows]).astype(self._obs_space.dtype, copy=False)
+        final = (obs["obs"] if isinstance(obs, dict) else obs).clone()
+        final[rows] = torch.from_numpy(ends)
+        if isinstance(obs, dict):
+            legal = obs["legal"].clone()
+            legal[rows] = self._legal(info.get("final_info", {}))[rows]
+            return {"obs": final, "legal": legal}
+        return final
+
+    def _legal(self, info: Mapping[str, Any]) -> Tensor:
+        """Action mask [N, A]. Rows without one, and rows that allow nothing, allow everything."""
+        legal = np.ones((self.num_envs, self._num_actions), dtype=bool)
+        if "action_mask" in info:
+            reported = _reported(info, "action_mask")
+            legal[reported] = np.array(info["action_mask"][reported].tolist(), dtype=bool)
+            legal[~legal.any(axis=1)] = True
+        return torch.from_numpy(legal)
+
+
+def find_spec(id: str, trusted_modules: Sequence[str] = ()) -> EnvSpec:
+    """The registered environment of that id; ``module:id`` imports a trusted module first, which registers it.
+
+    Raises:
+        ValueError: if the id is unknown, or its module is not trusted or not found.
+    """
+    module, _, name = id.rpartition(":")
+    package = module.partition(".")[0]
+    if module and package not in trusted_modules:
+        raise ValueError(f"{id} would import {module}, which is not trusted: add {package} to the trusted modules")
+    if name.startswith("ALE/"):
+        module = module or "ale_py"
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(_missing_package(name, module, error)) from error
+    if (spec := gym.registry.get(name)) is not None:
+        return spec
+    nearest = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "a module of your own is named as module:id"
+    raise ValueError(f"no environment is registered as {name!r}; {hint}")
+
+
+def make_vector_env(
+    spec: EnvSpec,
+    num_envs: int,
+    kwargs: dict[str, Any],
+    vectorization: str,
+    autoreset: str,
+    wrappers: Sequence[Callable[[Any], Any]],
+) -> AnyVectorEnv:
+    """Gymnasium's own vector environment for these settings; the words are those of ``GymnasiumVecEnv``.
+
+    Raises:
+        ValueError: if the environment lacks a package, refuses a keyword, or cannot be stepped that way.
+    """
+    try:
+        if vectorization == "native" or (vectorization == "auto" and spec.vector_entry_point and not wrappers):
+            env = _make_native(spec, num_envs, kwargs, wrappers)
+            mode = _autoreset_mode(env)
+            if autoreset in ("auto", mode) and mode in ("same_step", "next_step"):
+                return env
+            env.close()
+            if vectorization == "native":
+                raise ValueError(
+                    f"{spec.id} steps natively with autoreset {mode or 'not declared'}, but {autoreset} was asked for "
+                    "and only same_step and next_step are known: use vectorization=sync"
+                )
+        return gym.make_vec(
+            spec,
+            num_envs,
+            vectorization_mode="async" if vectorization == "async" else "sync",
+            vector_kwargs={
+                "copy": False,
+                "autoreset_mode": AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.SAME_STEP,
+            },
+            wrappers=cast(Any, [*wrappers, _flat, _FinalObsKept]),
+            **kwargs,
+        )
+    except (DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise ValueError(_missing_package(spec.id, str(spec.entry_point), error)) from error
+    except TypeError as error:
+        raise ValueError(f"{spec.id} could not be made with kwargs {kwargs}: {error}") from error
+
+
+def _make_native(
+    spec: EnvSpec, num_envs: int, kwargs: dict[str, Any], wrappers: Sequence[Callable[[Any], Any]]
+) -> AnyVectorEnv:
+    if not spec.vector_entry_point:
+        raise ValueError(f"{spec.id} has no vector entry point: use vectorization=sync or async")
+    if wrappers:
+        raise ValueError(f"{spec.id} steps natively, where wrappers cannot be put in: use vectorization=sync or async")
+    return gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+
+def _autoreset_mode(env: AnyVectorEnv) -> str:
+    """``same_step``, ``next_step``, ``disabled``, or empty if the environment declares none."""
+    names = {form: mode.name.lower() for mode in AutoresetMode for form in (mode, mode.name, mode.value)}
+    declared = env.metadata.get("autoreset_mode", "")
+    return names.get(declared, str(declared))
+
+
+def wrapper_named(wrapper: str | Mapping[str, Mapping[str, Any]] | Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One entry of ``wrappers`` as a function from environment to environment.
+
+    Raises:
+        ValueError: if ``gymnasium.wrappers`` has none of that name.
+    """
+    if callable(wrapper):
+        return wrapper
+    name, keywords = (wrapper, {}) if isinstance(wrapper, str) else next(iter(wrapper.items()))
+    if name not in gym.wrappers.__all__ or name == "vector":
+        nearest = difflib.get_close_matches(name, gym.wrappers.__all__, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"gymnasium.wrappers has no {name!r}{hint}")
+    return lambda env: getattr(gym.wrappers, name)(env, **keywords)
+
+
+class _FinalObsKept(gym.Wrapper[Any, Any, Any, Any]):
+    """Copies an episode's last observation, since an environment may reset into the same buffer."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any action
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return copy.copy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+
+
+def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The environment, its observations flattened to a vector if they are not arrays already."""
+    if isinstance(env.observation_space, spaces.Box) or not env.observation_space.is_np_flattenable:
+        return env
+    return gym.wrappers.FlattenObservation(env)
+
+
+def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
+    """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"{id} has observations of {space}, which do not become one array: use vectorization=sync for a native "
+            "environment, or a wrapper such as FilterObservation, FlattenObservation or TransformObservation"
+        )
+    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
+        return space
+    return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[Any], ActionTranslation]:
+    """The space that the policy acts in, and the function from its actions [N, *A] to the environment's."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return spaces.Discrete(int(space.n)), lambda action: action.numpy(force=True).astype(np.int64) + start
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return _box_translation(space)
+    raise ValueError(
+        f"{id} has actions of {space}; a policy here acts in Discrete or in Box with real numbers: "
+        "wrap the environment with TransformAction into one of these"
+    )
+
+
+def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
+    half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
+
+    def to_env_action(action: Tensor) -> NDArray[Any]:
+        stretched: NDArray[np.float64] = centre + half_width * action.numpy(force=True)
+        return stretched.clip(low, high).astype(space.dtype)
+
+    policy_low = np.where(bounded, -1, low).astype(np.float32)
+    policy_high = np.where(bounded, 1, high).astype(np.float32)
+    return spaces.Box(policy_low, policy_high, dtype=np.float32), to_env_action
+
+
+def _reported(info: Mapping[str, Any], key: str) -> NDArray[np.bool_]:
+    """[N] bool, True for the environments whose info has the key; a native environment may report it for all."""
+    return np.asarray(info.get(f"_{key}", np.ones(len(info[key]), dtype=bool)))
+
+
+def _success(final_info: Mapping[str, Any]) -> Tensor | None:
+    for key in SUCCESS_KEYS:
+        if key in final_info:
+            return torch.from_numpy(np.array(final_info[key], dtype=np.float32))
+    return None
+
+
+def _missing_package(id: str, entry_point: str, error: ImportError | DependencyNotInstalled) -> str:
+    extra = next((name for package, name in EXTRAS.items() if entry_point.startswith(package)), None)
+    if extra is None:
+        return f"{id} needs a package that is not installed: {error}"
+    return f"{id} needs packages that are not installed: pip install 'ppo-cli[{extra}]'"

@@ -1,0 +1,131 @@
+"""Minesweeper for the trainer: N boards in one call, tensors that share their memory with the arrays of the game.
+
+Observation: ``board`` int8 [N, H, W] (-1 hidden, 0 to 8 mines around, -2 the mine that was hit) and ``legal`` bool [N, H*W],
+True where the cell is hidden. Action: a cell, row * W + column. The hidden mines are in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.minesweeper.minefield import Backend, Minefield, Reward
+from ppo_cli.envs.minesweeper.rules import FirstClick, Rules
+from ppo_cli.settings import Range, check_arguments
+from ppo_cli.types import Obs, Step
+
+
+class MinesweeperVecEnv:
+    """N games of Minesweeper. The final frame of a game, for pictures, is ``final_obs["board"]`` where done.
+
+    A click on a cell that is already shown is not legal: it changes nothing, pays nothing and does not end the game.
+    """
+
+    autoreset: Autoreset = "same_step"
+
+    def __init__(
+        self,
+        num_envs: Annotated[int, Range(at_least=1)],
+        height: Annotated[int, Range(at_least=1)] = 9,
+        width: Annotated[int, Range(at_least=1)] = 9,
+        mines: Annotated[int, Range(at_least=1)] = 10,
+        first_click: FirstClick = "safe",
+        reward: Reward = "progress",
+        shaping: Annotated[float, Range(at_least=0)] = 1.0,
+        backend: Backend = "auto",
+    ) -> None:
+        """Allocate the boards; `reset` begins the games.
+
+        Args:
+            num_envs: Boards played at once, N.
+            height: Rows of the board. Beginner 9, intermediate 16, expert 16.
+            width: Columns of the board. Beginner 9, intermediate 16, expert 30.
+            mines: Mines on the board. Beginner 10, intermediate 40, expert 99.
+            first_click: What the first click never hits. unsafe: it may be a mine; safe: it is not a mine; zero: neither it
+                nor a cell around it is a mine. All other layouts are equally likely.
+            reward: win: 1 for a cleared board, else 0. progress: the same plus the change of a potential, the share of safe
+                cells that are shown (0 when the game is over); the best policy stays the same for gamma = 1.
+            shaping: Weight of that potential; read with reward=progress only.
+            backend: numba (compiled), reference (slow, to be read), or auto: numba where it is installed.
+
+        Raises:
+            ValueError: naming the setting, what was expected and what was given.
+        """
+        check_arguments(MinesweeperVecEnv.__init__, locals())
+        self.num_envs = num_envs
+        self.rules = Rules(height, width, mines, first_click)
+        self.single_observation_space = spaces.Dict(
+            board=spaces.Box(-2, 8, (height, width), np.int8), legal=spaces.MultiBinary(height * width)
+        )
+        self.single_action_space = spaces.Discrete(height * width)
+        self._field = Minefield(num_envs, self.rules, reward, shaping, backend)
+
+        boards = self._field.boards
+        self._answer = Step(
+            obs=self._obs(boards.board, boards.legal),
+            reward=torch.from_numpy(boards.reward),
+            terminated=torch.from_numpy(boards.terminated),
+            truncated=torch.zeros(num_envs, dtype=torch.bool),
+            final_obs=self._obs(boards.final_board, boards.final_legal),
+        )
+        self._metrics = {
+            "minesweeper/win_rate": torch.from_numpy(boards.won),
+            "minesweeper/revealed": torch.from_numpy(boards.revealed),
+        }
+
+    @property
+    def obs(self) -> Obs:
+        """What the next action is chosen from, the tensors of the last `reset`, `step` or `load_state_dict`."""
+        return self._answer.obs
+
+    def reset(self, seeds: Sequence[int]) -> Obs:
+        """Start N games; game n's boards depend on ``seeds[n]``, the episode number and the first click only."""
+        self._field.start(seeds)
+        return self._answer.obs
+
+    def step(self, action: Tensor) -> Step:
+        """Click one cell on each board; ``action`` [N] int64. The tensors are overwritten by the next call.
+
+        Raises:
+            ValueError: on another shape, or on an action that is no cell of the board.
+        """
+        self._field.step(action.cpu().numpy())
+        return self._answer
+
+    def episode_metrics(self) -> dict[str, Tensor]:
+        """Won (1 or 0) and the share of safe cells shown, each [N], of the games that the last step ended."""
+        return self._metrics
+
+    def mines(self) -> Tensor:
+        """The hidden mines [N, H, W] bool, all False before a game's first click. For tests and labels only."""
+        return torch.from_numpy(self._field.mines()).view(self.num_envs, self.rules.height, self.rules.width)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the future depends on, as copies."""
+        return {
+            name: torch.from_numpy(array.view(np.int64) if array.dtype == np.uint64 else array)
+            for name, array in self._field.state().items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict`, bit for bit; the current observation is then `obs`.
+
+        Raises:
+            ValueError: where the state belongs to another number of boards or another size.
+        """
+        arrays = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+        unsigned = {name: arrays[name].view(np.uint64) for name in ("seed", "episode")}
+        self._field.restore(arrays | unsigned)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _obs(self, board: np.ndarray[Any, Any], legal: np.ndarray[Any, Any]) -> dict[str, Tensor]:
+        shape = (self.num_envs, self.rules.height, self.rules.width)
+        return {"board": torch.from_numpy(board).view(shape), "legal": torch.from_numpy(legal)}

@@ -1,0 +1,86 @@
+"""Small rollouts and learners that several tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ppo_cli.accelerate import Accelerator
+from ppo_cli.distributions import Categorical
+from ppo_cli.envs.base import VecEnv
+from ppo_cli.networks.mlp import MLP
+from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.train_state import TrainState
+from ppo_cli.types import Batch, Rollout
+
+
+def random_rollout(seed: int, num_steps: int = 23, num_envs: int = 5, *, all_valid: bool = True) -> Rollout:
+    """Terminations, truncations and both at once, about one in eight steps each; every value is arbitrary."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(num_steps, num_envs, *shape, generator=generator)
+
+    def flags(probability: float) -> Tensor:
+        return torch.rand(num_steps, num_envs, generator=generator) < probability
+
+    policy = Categorical.from_logits(normal(3))
+    action = policy.sample(generator)
+    terminated = flags(0.12)
+    return Rollout(
+        obs=normal(4),
+        action=action,
+        log_prob=policy.log_prob(action),
+        value=normal(),
+        next_value=normal() * ~terminated,
+        reward=normal(),
+        terminated=terminated,
+        truncated=flags(0.12),
+        valid=torch.ones(num_steps, num_envs, dtype=torch.bool) if all_valid else flags(0.8),
+        policy=policy,
+    )
+
+
+def random_batch(seed: int, size: int = 64, num_actions: int = 3, *, all_valid: bool = True) -> Batch:
+    """A minibatch whose old policy is not the current one."""
+    generator = torch.Generator().manual_seed(seed)
+    policy = Categorical.from_logits(torch.randn(size, num_actions, generator=generator))
+    action = policy.sample(generator)
+    return Batch(
+        obs=torch.randn(size, 4, generator=generator),
+        action=action,
+        log_prob=policy.log_prob(action),
+        value=torch.randn(size, generator=generator),
+        advantage=torch.randn(size, generator=generator),
+        value_target=torch.randn(size, generator=generator),
+        valid=torch.rand(size, generator=generator) < (1.1 if all_valid else 0.7),
+        policy=policy,
+    )
+
+
+def learner(
+    env: VecEnv,
+    *,
+    total_env_steps: int = 100_000,
+    learning_rate: float = 1e-3,
+    gamma: float = 0.99,
+    seed: int = 1,
+    normalize_obs: bool = False,
+    normalize_reward: bool = False,
+    network: nn.Module | None = None,
+) -> TrainState:
+    """A training state with a small MLP (or ``network``) on the CPU."""
+    torch.manual_seed(seed)
+    network = network or MLP(env.single_observation_space, env.single_action_space, hidden=(32, 32))
+    return TrainState(
+        actor_critic=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5),
+        accelerator=Accelerator(torch.device("cpu")),
+        obs_normalizer=ObsNormalizer(tuple(env.single_observation_space.shape or ()), enabled=normalize_obs),
+        reward_normalizer=RewardNormalizer(env.num_envs, gamma=gamma, enabled=normalize_reward),
+        total_env_steps=total_env_steps,
+        learning_rate=learning_rate,
+        learning_rate_schedule="constant",
+        kl_adaptive_target=0.01,
+        seed=seed,
+    )
