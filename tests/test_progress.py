@@ -117,7 +117,15 @@ def test_the_shown_rate_forgets_what_is_older_than_half_a_minute():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(7, "0:07"), (200.4, "3:20"), (59.6, "1:00"), (3723, "1:02:03"), (math.nan, "-:--"), (math.inf, "-:--")],
+    [
+        (7, "0:07"),
+        (-3, "0:00"),
+        (200.4, "3:20"),
+        (59.6, "1:00"),
+        (3723, "1:02:03"),
+        (math.nan, "-:--"),
+        (math.inf, "-:--"),
+    ],
 )
 def test_durations_read_like_a_clock(seconds, text):
     assert duration(seconds) == text

@@ -445,13 +445,19 @@ def test_mask_of_the_wrong_length_is_refused(make):
 
 
 @pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
-def test_success_is_read_at_the_end_of_the_episode(make, autoreset):
+def test_success_is_read_at_the_end_of_the_episode_and_silence_is_failure_afterwards(make, autoreset):
     env = make(2, "TestCounter-v0", kwargs={"reports_success": True}, autoreset=autoreset)
     env.reset([0, 0])
     for _ in range(3):
         assert env.episode_metrics() == {}
         env.step(torch.zeros(2, dtype=torch.int64))
     assert env.episode_metrics()["charts/success_rate"].tolist() == [1, 1]
+    for single in env._env.envs:
+        single.unwrapped.reports_success = False
+    env.reset([0, 0])
+    for _ in range(3):
+        env.step(torch.zeros(2, dtype=torch.int64))
+    assert env.episode_metrics()["charts/success_rate"].tolist() == [0, 0]
 
 
 def test_unknown_id_names_the_nearest(make):

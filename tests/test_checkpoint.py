@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_cli import checkpoint
+from ppo_cli.checkpoint import CheckpointError
+
+CONTENT = {"weights": torch.arange(1000.0), "env_steps": 7, "nested": {"name": "x", "flags": torch.ones(3).bool()}}
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 7, CONTENT, keep=3)
+    content = checkpoint.load(path)
+    assert torch.equal(content["weights"], CONTENT["weights"])  # type: ignore[arg-type]
+    assert content["env_steps"] == 7
+    assert content["nested"]["name"] == "x"
+
+
+def test_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path) -> None:
+    for env_steps in (10, 2000, 300, 40_000):
+        checkpoint.save(tmp_path, env_steps, CONTENT, keep=2)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "step_000000002000.pt",
+        "step_000000040000.pt",
+    ]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("position", [0.0, 0.25, 0.5, 0.9])
+def test_one_flipped_bit_is_noticed_and_the_older_checkpoint_is_taken(tmp_path: Path, position: float) -> None:
+    checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    newest = checkpoint.save(tmp_path, 2, CONTENT | {"env_steps": 8}, keep=3)
+    data = bytearray(newest.read_bytes())
+    data[int(position * len(data))] ^= 1
+    newest.write_bytes(data)
+    content, problems = checkpoint.load_newest(tmp_path)
+    assert content["env_steps"] == 7
+    assert len(problems) == 1
+    assert "damaged" in problems[0]
+
+
+def test_when_nothing_verifies_there_is_an_error_and_no_fresh_start(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load_newest(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoint.load_newest(tmp_path / "elsewhere")
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint.save(tmp_path, 1, CONTENT | {"trap": Malicious()}, keep=3)  # a valid digest over evil bytes
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        checkpoint.load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    path = checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="format 99"):
+        checkpoint.load(path)
+
+
+def test_a_failed_save_leaves_the_older_checkpoints_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, 1, CONTENT, keep=1)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 2, CONTENT, keep=1)
+    assert checkpoint.load_newest(tmp_path)[0]["env_steps"] == 7

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from ppo_cli.algorithms.ppo import PPO
+from ppo_cli.distributions import Categorical
+from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
+from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.rollout import Collector
+from ppo_cli.train_state import TrainState
+from ppo_cli.types import Distribution, Obs, Rollout, Step
+from tests.helpers import learner
+
+
+class CountingEnv:
+    """Observation = 100 n + steps so far in this episode; ends after ``length`` steps, the reward is the step's number."""
+
+    single_observation_space: spaces.Space[Any] = spaces.Box(0, 1e6, (1,))
+    single_action_space: spaces.Space[Any] = spaces.Discrete(2)
+
+    def __init__(self, num_envs: int, *, length: int, autoreset: Autoreset, ends_by: str) -> None:
+        self.num_envs = num_envs
+        self.autoreset = autoreset
+        self.length = length
+        self.ends_by = ends_by
+        self.age = torch.zeros(num_envs)
+        self.restart = False
+
+    def observe(self, age: Tensor) -> Tensor:
+        return (100.0 * torch.arange(self.num_envs) + age)[:, None]
+
+    def reset(self, seeds: Sequence[int]) -> Obs:
+        self.age.zero_()
+        return self.observe(self.age)
+
+    def step(self, action: Tensor) -> Step:
+        no = torch.zeros(self.num_envs, dtype=torch.bool)
+        if self.restart:
+            self.restart = False
+            self.age = torch.zeros(self.num_envs)
+            return Step(self.observe(self.age), torch.full((self.num_envs,), 1e9), no, no, self.observe(self.age))
+        self.age = self.age + 1
+        reward, done = self.age.clone(), self.age == self.length
+        final_obs = self.observe(self.age)
+        obs = final_obs
+        if done.all():
+            if self.autoreset == "same_step":
+                self.age = torch.zeros(self.num_envs)
+                obs = self.observe(self.age)
+            else:
+                self.restart = True
+        terminated, truncated = (done, no) if self.ends_by == "termination" else (no, done)
+        return Step(obs, reward, terminated, truncated, final_obs)
+
+    def episode_metrics(self) -> dict[str, Tensor]:
+        return {"task/age": self.age.clone()}
+
+    def close(self) -> None:
+        return None
+
+
+class EchoNetwork(nn.Module):
+    """V(s) is the observation itself, so that every value says which state it belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
+        assert isinstance(obs, Tensor)
+        return Categorical.from_logits(obs.new_zeros(len(obs), 2) + self.weight), obs[:, 0]
+
+
+def collected(autoreset: Autoreset, ends_by: str, num_steps: int = 7) -> tuple[Rollout, EpisodeWindow]:
+    env = CountingEnv(2, length=3, autoreset=autoreset, ends_by=ends_by)
+    episodes = EpisodeWindow()
+    collector = Collector(env, learner(env, network=EchoNetwork()), num_steps, episodes)
+    return collector.collect(), episodes
+
+
+def test_truncation_bootstraps_from_the_true_successor_under_same_step() -> None:
+    rollout, _ = collected("same_step", "truncation")
+    assert rollout.value[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert rollout.next_value[:, 0].tolist() == [1, 2, 3, 1, 2, 3, 1]  # 3 is the final observation, not the reset 0
+    assert rollout.next_value[:, 1].tolist() == [101, 102, 103, 101, 102, 103, 101]
+    assert rollout.valid.all()
+
+
+def test_truncation_bootstraps_from_the_true_successor_under_next_step() -> None:
+    rollout, _ = collected("next_step", "truncation", num_steps=8)
+    assert rollout.value[:, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert rollout.next_value[:3, 0].tolist() == [1, 2, 3]
+    assert rollout.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False]
+    assert rollout.truncated[:, 0].tolist() == [False, False, True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_a_terminated_state_has_no_successor(autoreset: Autoreset) -> None:
+    rollout, _ = collected(autoreset, "termination")
+    assert rollout.next_value[2].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_episode_figures_leave_dead_steps_out(autoreset: Autoreset) -> None:
+    _, episodes = collected(autoreset, "truncation", num_steps=8)
+    metrics = episodes.metrics()
+    assert metrics["charts/episodes"].item() == 4
+    assert metrics["charts/episodic_return"].item() == 1 + 2 + 3
+    assert metrics["charts/episodic_length"].item() == 3
+
+
+def test_an_episode_goes_on_across_rollouts() -> None:
+    env = CountingEnv(2, length=5, autoreset="next_step", ends_by="truncation")
+    episodes = EpisodeWindow()
+    collector = Collector(env, learner(env, network=EchoNetwork()), 5, episodes)
+    first = collector.collect()
+    assert first.truncated[4].all()
+    second = collector.collect()
+    assert second.valid[:, 0].tolist() == [False, True, True, True, True]  # the dead step opens the second rollout
+    assert second.next_value[-1, 0].item() == 4
+    assert episodes.metrics()["charts/episodic_return"].item() == 15
+
+
+def trained(*, poison: bool, env_class: type[DiscountProbe | TruncationProbe]) -> TrainState:
+    env = env_class(8, autoreset="next_step", poison=poison)
+    state = learner(env, normalize_obs=True, normalize_reward=True)
+    collector = Collector(env, state, 16, EpisodeWindow())
+    for _ in range(4):
+        PPO().update(state, collector.collect())
+    return state
+
+
+@pytest.mark.parametrize("env_class", [DiscountProbe, TruncationProbe])
+def test_poison_on_dead_steps_changes_no_bit_of_the_weights_or_the_statistics(
+    env_class: type[DiscountProbe | TruncationProbe],
+) -> None:
+    clean, poisoned = trained(poison=False, env_class=env_class), trained(poison=True, env_class=env_class)
+    assert clean.obs_normalizer.moments.count.item() > 0
+    for ours, theirs in zip(clean.actor_critic.parameters(), poisoned.actor_critic.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for name, value in clean.obs_normalizer.moments.state_dict().items():
+        assert torch.equal(value, poisoned.obs_normalizer.moments.state_dict()[name])
+    assert torch.equal(clean.reward_normalizer.moments.mean, poisoned.reward_normalizer.moments.mean)
+
+
+def test_the_stored_log_probability_is_that_of_the_stored_action_under_the_stored_policy() -> None:
+    env = DiscountProbe(4)
+    rollout = Collector(env, learner(env), 6, EpisodeWindow()).collect()
+    assert_close(rollout.log_prob, rollout.policy.log_prob(rollout.action))
+
+
+def test_two_collectors_with_one_seed_collect_the_same_and_with_two_seeds_do_not() -> None:
+    def first_actions(seed: int) -> list[int]:
+        env = DiscountProbe(4)
+        return list(Collector(env, learner(env, seed=seed), 16, EpisodeWindow()).collect().action.flatten().tolist())
+
+    assert first_actions(1) == first_actions(1)
+    assert first_actions(1) != first_actions(2)
