@@ -1,7 +1,8 @@
 """Exact optima of small boards: expectimax over sets of layouts that are still possible.
 
-A position is a set of layouts, as the bits of an integer. Cells that are safe in all of them are shown at once (that never
-hurts), so what is shown follows from the set. A position is worth the number of its layouts that the best player wins.
+A position is a set of layouts, as the bits of an integer. Cells that are safe in all of them are shown at once (that
+never hurts), so what is shown follows from the set. A position is worth the number of its layouts that the best player
+wins.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppo_cli.envs.minesweeper.rules import HIDDEN, Rules
 
 
 class ExactSolver:
-    """The best player of one small board. ``rules.first_click`` matters to the caller only: it says which layouts start."""
+    """The best player of one small board; which layouts a game starts from is the caller's business."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -26,22 +28,12 @@ class ExactSolver:
     @cached_property
     def mine_sets(self) -> list[int]:
         """For each cell the layouts with a mine there."""
-        return [self._collect(lambda layout, cell=cell: cell in layout) for cell in range(self.rules.num_cells)]
+        return [self._collect([cell in layout for layout in self.layouts]) for cell in range(self.rules.num_cells)]
 
     @cached_property
     def number_sets(self) -> list[list[int]]:
         """For each cell the layouts in which it is safe and shows 0, 1, ... 8."""
-        return [
-            [
-                self._collect(
-                    lambda layout, cell=cell, number=number: (
-                        cell not in layout and len(set(layout) & set(self.rules.neighbours[cell])) == number
-                    )
-                )
-                for number in range(9)
-            ]
-            for cell in range(self.rules.num_cells)
-        ]
+        return [[self._showing(cell, number) for number in range(9)] for cell in range(self.rules.num_cells)]
 
     def wins(self, first: int) -> int:
         """Layouts won from the first click ``first``, of all layouts that have no mine there."""
@@ -51,7 +43,7 @@ class ExactSolver:
         """Layouts of the position that the best player wins."""
         return self._solve(possible)[0]
 
-    def action(self, board: np.ndarray) -> int:
+    def action(self, board: NDArray[np.int8]) -> int:
         """The best click on a board [A] with at least one shown cell."""
         possible = self.everything
         for cell in np.flatnonzero(board != HIDDEN):
@@ -66,12 +58,8 @@ class ExactSolver:
         if possible in self._values:
             return self._values[possible]
         parts = self._split_by_safe_cells(possible)
-        if len(parts) > 1:
-            answer = (sum(self.value(part) for part in parts), -1)
-        else:
-            answer = self._guess(possible)
-        self._values[possible] = answer
-        return answer
+        self._values[possible] = (sum(map(self.value, parts)), -1) if len(parts) > 1 else self._guess(possible)
+        return self._values[possible]
 
     def _split_by_safe_cells(self, possible: int) -> list[int]:
         parts = [possible]
@@ -97,5 +85,10 @@ class ExactSolver:
                 best, best_cell = won, cell
         return best, best_cell
 
-    def _collect(self, belongs) -> int:
-        return sum(1 << bit for bit, layout in enumerate(self.layouts) if belongs(layout))
+    def _showing(self, cell: int, number: int) -> int:
+        near = set(self.rules.neighbours[cell])
+        return self._collect([cell not in layout and len(near & set(layout)) == number for layout in self.layouts])
+
+    @staticmethod
+    def _collect(members: list[bool]) -> int:
+        return sum(1 << bit for bit, is_member in enumerate(members) if is_member)

@@ -1,7 +1,7 @@
 """Minesweeper for the trainer: N boards in one call, tensors that share their memory with the arrays of the game.
 
-Observation: ``board`` int8 [N, H, W] (-1 hidden, 0 to 8 mines around, -2 the mine that was hit) and ``legal`` bool [N, H*W],
-True where the cell is hidden. Action: a cell, row * W + column. The hidden mines are in neither.
+Observation: ``board`` int8 [N, H, W] (-1 hidden, 0 to 8 mines around, -2 the mine that was hit) and ``legal`` bool
+[N, H * W], True where the cell is hidden. Action: a cell, row * W + column. The hidden mines are in neither.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset
@@ -47,10 +48,10 @@ class MinesweeperVecEnv:
             height: Rows of the board. Beginner 9, intermediate 16, expert 16.
             width: Columns of the board. Beginner 9, intermediate 16, expert 30.
             mines: Mines on the board. Beginner 10, intermediate 40, expert 99.
-            first_click: What the first click never hits. unsafe: it may be a mine; safe: it is not a mine; zero: neither it
-                nor a cell around it is a mine. All other layouts are equally likely.
-            reward: win: 1 for a cleared board, else 0. progress: the same plus the change of a potential, the share of safe
-                cells that are shown (0 when the game is over); the best policy stays the same for gamma = 1.
+            first_click: What the first click never hits. unsafe: it may be a mine; safe: it is not a mine; zero:
+                neither it nor a cell around it is a mine. All other layouts are equally likely.
+            reward: win: 1 for a cleared board, else 0. progress: the same plus the change of a potential, the share of
+                safe cells that are shown (0 when the game is over); the best policy stays the same for gamma = 1.
             shaping: Weight of that potential; read with reward=progress only.
             backend: numba (compiled), reference (slow, to be read), or auto: numba where it is installed.
 
@@ -60,10 +61,10 @@ class MinesweeperVecEnv:
         check_arguments(MinesweeperVecEnv.__init__, locals())
         self.num_envs = num_envs
         self.rules = Rules(height, width, mines, first_click)
-        self.single_observation_space = spaces.Dict(
-            board=spaces.Box(-2, 8, (height, width), np.int8), legal=spaces.MultiBinary(height * width)
+        self.single_observation_space: spaces.Space[Any] = spaces.Dict(
+            board=spaces.Box(-2, 8, self.rules.shape, np.int8), legal=spaces.MultiBinary(height * width)
         )
-        self.single_action_space = spaces.Discrete(height * width)
+        self.single_action_space: spaces.Space[Any] = spaces.Discrete(height * width)
         self._field = Minefield(num_envs, self.rules, reward, shaping, backend)
 
         boards = self._field.boards
@@ -104,7 +105,7 @@ class MinesweeperVecEnv:
 
     def mines(self) -> Tensor:
         """The hidden mines [N, H, W] bool, all False before a game's first click. For tests and labels only."""
-        return torch.from_numpy(self._field.mines()).view(self.num_envs, self.rules.height, self.rules.width)
+        return torch.from_numpy(self._field.mines()).view(self.num_envs, *self.rules.shape)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the future depends on, as copies."""
@@ -126,6 +127,8 @@ class MinesweeperVecEnv:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _obs(self, board: np.ndarray[Any, Any], legal: np.ndarray[Any, Any]) -> dict[str, Tensor]:
-        shape = (self.num_envs, self.rules.height, self.rules.width)
-        return {"board": torch.from_numpy(board).view(shape), "legal": torch.from_numpy(legal)}
+    def _obs(self, board: NDArray[np.int8], legal: NDArray[np.bool_]) -> dict[str, Tensor]:
+        return {
+            "board": torch.from_numpy(board).view(self.num_envs, *self.rules.shape),
+            "legal": torch.from_numpy(legal),
+        }

@@ -5,9 +5,10 @@ Importing this module registers the ids; ``gymnasium.make`` does it by itself wh
     gymnasium.make("ppo_cli.envs.minesweeper.gymnasium_env:ppo_cli/Minesweeper-v0", first_click="zero")
     gymnasium.make_vec("ppo_cli/MinesweeperExpert-v0", num_envs=1024)
 
-An observation is the board, int8 [H, W]: -1 hidden, 0 to 8 mines around, -2 the mine that was hit. An action is a cell, row * W +
-column. The action mask is in ``info["action_mask"]`` (int8, as ``Discrete.sample`` wants it) and in ``action_masks()`` (bool).
-``info["is_success"]`` tells at the end whether the board was cleared. Hidden mines are in none of these.
+An observation is the board, int8 [H, W]: -1 hidden, 0 to 8 mines around, -2 the mine that was hit. An action is a cell,
+row * W + column. The action mask is in ``info["action_mask"]`` (int8, as ``Discrete.sample`` wants it) and in
+``action_masks()`` (bool). ``info["is_success"]`` tells at the end whether the board was cleared. Hidden mines are in
+none of these.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class MinesweeperEnv(gymnasium.Env[Board, np.int64]):
             self._field.lay_mines(options["mines"])
         return self._board(), self._info()
 
-    def step(self, action: np.int64 | int) -> tuple[Board, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[Board, float, bool, bool, dict[str, Any]]:
         """Click a cell; one that is already shown changes nothing and pays nothing.
 
         Raises:
@@ -97,33 +98,31 @@ class MinesweeperEnv(gymnasium.Env[Board, np.int64]):
         """
         if not self._has_seed or self._ended_with is not None:
             raise gymnasium.error.ResetNeeded("no game is under way: call reset() before step()")
-        mines = self._field.mines()
         boards = self._field.step([action])
         terminated = bool(boards.terminated[0])
         info = self._info()
         if terminated:
             info["is_success"] = bool(boards.won[0])
-            # A layout drawn at this very click is no longer in the field, but then nothing hidden is left to uncover.
-            self._ended_with = with_mines(self._board(), mines.reshape(self._board().shape))
+            self._ended_with = with_mines(self._board(), boards.mines.reshape(self._field.rules.shape))
         return self._board(), float(boards.reward[0]), terminated, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """True where a cell is hidden, [H * W]."""
-        return self._field.boards.final_legal[0].copy()
+        return np.array(self._field.boards.final_legal[0])
 
-    def render(self) -> Frame | None:  # type: ignore[override]
+    def render(self) -> Frame | None:
         """The board as text or as pixels; a finished game shows its mines."""
         return _frame(self._board() if self._ended_with is None else self._ended_with, self.render_mode)
 
     def _board(self) -> Board:
-        return self._field.boards.final_board.reshape(self._field.rules.height, self._field.rules.width).copy()
+        return self._field.boards.final_board.reshape(self._field.rules.shape).copy()
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self.action_masks().astype(np.int8)}
 
 
 class MinesweeperVectorEnv(VectorEnv[Board, NDArray[np.int64], NDArray[Any]]):
-    """N games in one call. A game that ends is replaced in the same step; its last frame is in ``info["final_obs"]``."""
+    """N games in one call. A game that ends is replaced in the same step; ``info["final_obs"]`` has its last frame."""
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": RENDER_MODES,
@@ -210,7 +209,7 @@ class MinesweeperVectorEnv(VectorEnv[Board, NDArray[np.int64], NDArray[Any]]):
         return tuple(_frame(board, self.render_mode) for board in self._shaped(self._field.boards.board))
 
     def _shaped(self, board: Board) -> Board:
-        return board.reshape(self.num_envs, self._field.rules.height, self._field.rules.width).copy()
+        return board.reshape(self.num_envs, *self._field.rules.shape).copy()
 
     def _mask_info(self, legal: NDArray[np.bool_], present: NDArray[np.bool_]) -> dict[str, Any]:
         return {"action_mask": (legal & present[:, None]).astype(np.int8), "_action_mask": present}
@@ -219,7 +218,7 @@ class MinesweeperVectorEnv(VectorEnv[Board, NDArray[np.int64], NDArray[Any]]):
         boards = self._field.boards
         final_obs = np.full(self.num_envs, None, object)
         for n in np.flatnonzero(terminated):
-            final_obs[n] = boards.final_board[n].reshape(self.single_observation_space.shape).copy()
+            final_obs[n] = boards.final_board[n].reshape(self._field.rules.shape).copy()
         final_info = self._mask_info(boards.final_legal, terminated.copy())
         final_info |= {"is_success": (boards.won > 0) & terminated, "_is_success": terminated.copy()}
         return {
@@ -243,8 +242,8 @@ def register() -> None:
             )
 
 
-def _board_space(rules: Rules) -> spaces.Box:
-    return spaces.Box(-2, 8, (rules.height, rules.width), np.int8)
+def _board_space(rules: Rules) -> spaces.Space[Any]:
+    return spaces.Box(-2, 8, rules.shape, np.int8)
 
 
 def _check_render_mode(render_mode: str | None) -> None:

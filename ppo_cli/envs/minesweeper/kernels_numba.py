@@ -1,20 +1,23 @@
 """The game of `rules`, compiled: the same boards, bit for bit, some hundred times faster.
 
-One call steps N games on one core. Only the cells that a click shows are written; rows are touched as a whole when a game
-starts. Unsigned types throughout the hashing and for cell indices: in Numba uint64 with int64 makes float64, and an unsigned
+One call steps N games on one core. Only the cells that a click shows are written; rows are touched as a whole when a
+game starts. Hashing and cell indices are unsigned throughout: in Numba uint64 with int64 makes float64, and an unsigned
 index needs no test for "counted from the end".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE, Boards, Rules
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Cells = NDArray[np.uint16]
 
 FIRST_CLICK_CODE = {"unsafe": 0, "safe": 1, "zero": 2}
 
@@ -25,15 +28,15 @@ _ONE, _TWENTY_SEVEN, _THIRTY, _THIRTY_ONE, _THIRTY_TWO = (np.uint64(number) for 
 _MASK32 = np.uint64(2**32 - 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(function: Function) -> Function:
     """Compile on the first call and keep the machine code on disk, beside the source or in the user's cache folder."""
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return cast(Function, numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # neither folder can be written to: compile anew in each process
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return cast(Function, numba.njit(nogil=True)(function))
 
 
-def neighbour_table(rules: Rules) -> NDArray[np.uint16]:
+def neighbour_table(rules: Rules) -> Cells:
     """The cells around each cell, [A, 8], filled up with the cell itself.
 
     The filler is harmless: a cell whose neighbours matter is neither a mine nor hidden.
@@ -45,22 +48,23 @@ def neighbour_table(rules: Rules) -> NDArray[np.uint16]:
 
 
 @_compiled
-def _mix(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _mix(word: np.uint64) -> np.uint64:
     word = (word ^ (word >> _THIRTY)) * _FACTOR_1
     word = (word ^ (word >> _TWENTY_SEVEN)) * _FACTOR_2
     return word ^ (word >> _THIRTY_ONE)
 
 
 @_compiled
-def _fill(rows, n, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _fill(rows: NDArray[Any], n: int, value: int) -> None:
     """``rows[n] = value`` without the view's reference count, which costs more than the memset."""
     for cell in range(rows.shape[1]):
         rows[n, cell] = value
 
 
 @_compiled
-def _place_mines(mines, n, seed, episode, first, neighbours, num_mines, first_click):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Fill ``mines[n]``; forbidden cells count as taken until the last mine lies."""
+def _place_mines(boards: Boards, n: int, first: np.uint64, neighbours: Cells, num_mines: int, first_click: int) -> None:
+    """Lay the mines of game n; forbidden cells count as taken until the last mine lies."""
+    mines = boards.mines
     num_cells = np.uint64(mines.shape[1])
     threshold = (_MASK32 + _ONE) % num_cells
     _fill(mines, n, False)
@@ -70,7 +74,7 @@ def _place_mines(mines, n, seed, episode, first, neighbours, num_mines, first_cl
         for k in range(8):
             mines[n, neighbours[first, k]] = True
 
-    counter = _mix(_mix(seed + _GOLDEN) + (episode + _ONE) * _GOLDEN)
+    counter = _mix(_mix(boards.seed[n] + _GOLDEN) + (boards.episode[n] + _ONE) * _GOLDEN)
     placed = 0
     while placed < num_mines:
         counter += _GOLDEN
@@ -88,7 +92,7 @@ def _place_mines(mines, n, seed, episode, first, neighbours, num_mines, first_cl
 
 
 @_compiled
-def _reveal(boards, n, cell, neighbours, queue):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _reveal(boards: Boards, n: int, cell: np.uint64, neighbours: Cells, queue: Cells) -> int:
     """Show a safe cell and, from zero to zero, everything around; returns how many cells.
 
     ``legal`` turns False when a cell joins the queue: joining is then two stores and an addition, without a branch that
@@ -116,14 +120,9 @@ def _reveal(boards, n, cell, neighbours, queue):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def step_boards(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    boards,  # noqa: ANN001
-    action,  # noqa: ANN001
-    neighbours,  # noqa: ANN001
-    num_mines,  # noqa: ANN001
-    first_click,  # noqa: ANN001
-    shaping,  # noqa: ANN001
-):
+def step_boards(
+    boards: Boards, action: NDArray[np.int64], neighbours: Cells, num_mines: int, first_click: int, shaping: float
+) -> None:
     """`rules.step_boards` with ``neighbours`` from `neighbour_table` and ``first_click`` from `FIRST_CLICK_CODE`.
 
     Actions must lie in [0, A): nothing here tests it.
@@ -134,9 +133,7 @@ def step_boards(  # type: ignore[no-untyped-def]  # noqa: ANN201
     for n in range(num_envs):
         cell = np.uint64(action[n])
         if not boards.placed[n]:
-            _place_mines(
-                boards.mines, n, boards.seed[n], boards.episode[n], cell, neighbours, num_mines, first_click
-            )
+            _place_mines(boards, n, cell, neighbours, num_mines, first_click)
             boards.placed[n] = True
             _fill(boards.final_board, n, HIDDEN)
             _fill(boards.final_legal, n, True)

@@ -1,4 +1,4 @@
-"""N games played as one, on NumPy arrays: what both the training environment and the Gymnasium environments stand on."""
+"""N games played as one, on NumPy arrays: what the training environment and the Gymnasium environments stand on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Minefield:
         """
         self.rules = rules
         self.boards = _new_boards(num_games, rules.num_cells)
-        self._step = _step_function(rules, shaping if reward == "progress" else 0.0, backend)
+        self._click = _step_function(rules, shaping if reward == "progress" else 0.0, backend)
 
     def start(self, seeds: Iterable[int]) -> None:
         """Begin episode 0 of each seed.
@@ -93,7 +93,7 @@ class Minefield:
         if cells.view(np.uint64).max() >= self.rules.num_cells:
             stray = cells[cells.view(np.uint64) >= self.rules.num_cells][0]
             raise ValueError(f"actions must be cells from 0 to {self.rules.num_cells - 1}, got {stray}")
-        self._step(self.boards, cells)
+        self._click(self.boards, cells)
         return self.boards
 
     def mines(self) -> NDArray[np.bool_]:

@@ -76,7 +76,7 @@ def render_ansi(board: ArrayLike, colour: bool = True) -> str:
 
 
 def render_rgb(board: ArrayLike, cell: int = 24) -> NDArray[np.uint8]:
-    """A board [H, W] as pixels [H * cell + border, W * cell + border, 3], each cell ``cell`` pixels wide, in a bevelled frame."""
+    """A board [H, W] as pixels [h, w, 3]: cells ``cell`` pixels wide, in a bevelled frame half a cell wide."""
     codes = np.asarray(board, np.int64)
     height, width = codes.shape
     pixels = _tiles(cell)[codes - MINE].transpose(0, 2, 1, 3, 4).reshape(height * cell, width * cell, 3)
@@ -144,7 +144,8 @@ def _paint(tile: NDArray[np.uint8], mask: NDArray[np.float64], colour: tuple[int
 
 
 def _average(mask: NDArray[np.bool_], cell: int) -> NDArray[np.float64]:
-    return mask.reshape(cell, OVERSAMPLING, cell, OVERSAMPLING).mean(axis=(1, 3))
+    averaged: NDArray[np.float64] = mask.reshape(cell, OVERSAMPLING, cell, OVERSAMPLING).mean(axis=(1, 3))
+    return averaged
 
 
 def _grid(cell: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

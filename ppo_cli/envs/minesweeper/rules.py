@@ -9,9 +9,9 @@ Mines are placed at the first click, exactly uniformly under the rule ``first_cl
 - ``safe``: over the layouts without a mine in the clicked cell;
 - ``zero``: over the layouts without a mine in the clicked cell and the cells around it.
 
-A layout is a function of (seed, episode, first click) alone, never of the batch or of the backend: random words come from
-a counter (SplitMix64: Steele, Lea, Flood 2014), become cells without bias (Lemire 2019, "Fast Random Integer Generation
-in an Interval", algorithm 5), and cells that are forbidden or taken are drawn again.
+A layout is a function of (seed, episode, first click) alone, never of the batch or of the backend: random words come
+from a counter (SplitMix64: Steele, Lea, Flood 2014), become cells without bias (Lemire 2019, "Fast Random Integer
+Generation in an Interval", algorithm 5), and cells that are forbidden or taken are drawn again.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ class Rules:
             raise ValueError(f"env.mines must be between 1 and {most} on {board}, got {self.mines}")
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
     def num_cells(self) -> int:
         """Cells of the board, A."""
         return self.height * self.width
@@ -100,13 +105,16 @@ class Rules:
 
 
 class Boards(NamedTuple):
-    """N games of A cells and the answer to the last step: the arrays that both spellings step in place."""
+    """N games of A cells and the answer to the last step: the arrays that both spellings step in place.
+
+    Numba's disk cache looks at the kernel's own file only: after reordering these fields, change that file too.
+    """
 
     seed: NDArray[np.uint64]  # [N]
     episode: NDArray[np.uint64]  # [N] games that this seed has finished or given up
     placed: NDArray[np.bool_]  # [N] False until the first click
     num_shown: NDArray[np.int64]  # [N] safe cells that are shown
-    mines: NDArray[np.bool_]  # [N, A] of the running game; anything where not placed
+    mines: NDArray[np.bool_]  # [N, A] of the running game; where not placed, of the one before
     board: NDArray[np.int8]  # [N, A] what the next action is chosen from
     legal: NDArray[np.bool_]  # [N, A] True where ``board`` is hidden
     final_board: NDArray[np.int8]  # [N, A] what the last action led to; the same as ``board`` where not terminated
@@ -166,7 +174,7 @@ def reveal(rules: Rules, mines: NDArray[np.bool_], board: NDArray[np.int8], cell
 
 def legal_cells(board: NDArray[np.int8]) -> NDArray[np.bool_]:
     """The action mask: a cell may be clicked while it is hidden."""
-    return board == HIDDEN
+    return np.equal(board, HIDDEN)
 
 
 def num_shown(board: NDArray[np.int8]) -> int:
