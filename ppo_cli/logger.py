@@ -29,7 +29,6 @@ from ppo_cli.progress import (
     DisplayMode,
     Snapshot,
     Throughput,
-    compact,
     duration,
     make_display,
     performance,
@@ -59,7 +58,7 @@ EXIT_CODES: dict[Status, int] = {"completed": 0, "interrupted": 130, "failed": 1
 
 LAYOUT = {
     "trust region": {
-        "KL divergence": ["losses/kl", "losses/approx_kl", "losses/target_kl"],
+        "KL divergence": ["losses/kl", "losses/kl_last_epoch"],
         "clip fraction": ["losses/clipfrac", "losses/clipfrac_last_epoch"],
     },
     "critic": {"explained variance": ["losses/explained_variance"]},
@@ -221,10 +220,9 @@ class RunLogger:
         }
         if summary.error:
             rows["error"] = summary.error
-        if reached := performance(self._latest):
-            rows["reached"] = "  ".join(f"{label} {value}" for label, value in reached)
-        if evaluated := {tag: value for tag, value in self._latest.items() if tag.startswith("eval/")}:
-            rows["evaluated"] = "  ".join(f"{tag[5:]} {compact(value)}" for tag, value in evaluated.items())
+        for label, evaluated in (("reached", False), ("evaluated", True)):
+            if figures := performance(self._latest, evaluated=evaluated):
+                rows[label] = "  ".join(f"{name} {value}" for name, value in figures)
         if summary.dropped_records:
             rows["lost"] = f"{summary.dropped_records:,} log records that the disk refused"
         folder = shlex.quote(_shown(self.run_dir))
@@ -233,6 +231,8 @@ class RunLogger:
             "look at it": f"tensorboard --logdir {folder}",
             "evaluate": f"ppo-eval {folder}",
         }
+        if summary.status == "interrupted":
+            rows["go on"] = f"ppo-train resume={folder}"
         return "\n" + table(rows) + "\n"
 
     def _snapshot(self) -> Snapshot:
@@ -247,10 +247,10 @@ class RunLogger:
 
 def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The values as Python numbers, in the order given: one transfer for all tensors that lie on a device."""
-    away = {tag: value.detach() for tag, value in metrics.items() if isinstance(value, Tensor) and not value.is_cpu}
-    moved: list[float] = torch.stack([value.float() for value in away.values()]).tolist() if away else []
-    arrived = dict(zip(away, moved, strict=True))
-    return {tag: arrived[tag] if tag in arrived else float(value) for tag, value in metrics.items()}
+    values = {tag: value.detach() if isinstance(value, Tensor) else value for tag, value in metrics.items()}
+    away = {tag: value for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    arrived = torch.stack([value.float() for value in away.values()]).tolist() if away else []
+    return {tag: float(value) for tag, value in (values | dict(zip(away, arrived, strict=True))).items()}
 
 
 def to_yaml(value: object) -> str:

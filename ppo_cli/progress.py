@@ -188,10 +188,15 @@ def plain_line(snapshot: Snapshot) -> str:
     return "  " + "  ".join(parts)
 
 
-def performance(scalars: Mapping[str, float]) -> list[tuple[str, str]]:
-    """How well the agent does in training, label and text: the return, and the win rate where there is one."""
-    episode_return = scalars.get("charts/episodic_return", math.nan)
-    win_rates = [value for tag, value in scalars.items() if tag.endswith("/win_rate") and not tag.startswith("eval/")]
+def performance(scalars: Mapping[str, float], *, evaluated: bool = False) -> list[tuple[str, str]]:
+    """How well the agent does, label and text: the return, and the win rate where there is one.
+
+    In training, or in the latest evaluation.
+    """
+    episode_return = scalars.get("eval/episodic_return" if evaluated else "charts/episodic_return", math.nan)
+    win_rates = [
+        value for tag, value in scalars.items() if tag.endswith("/win_rate") and tag.startswith("eval/") == evaluated
+    ]
     shown = [("return", compact(episode_return)), *(("win", f"{100 * value:.1f} %") for value in win_rates)]
     return [(label, text) for label, text in shown if "nan" not in text]
 
@@ -221,10 +226,10 @@ def rate_text(rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0:07``, ``3:20``, ``1:02:03``, or ``-:--`` where it is not known."""
+    """``0:07``, ``3:20``, ``1:02:03``, or ``-:--`` where it is not known. What is overdue takes no time."""
     if not math.isfinite(seconds):
         return "-:--"
-    minutes, whole_seconds = divmod(round(seconds), 60)
+    minutes, whole_seconds = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{whole_seconds:02d}" if hours else f"{minutes}:{whole_seconds:02d}"
 

@@ -79,7 +79,7 @@ class BarDisplay:
     def _numbers(self, snapshot: Snapshot, width: int) -> Text:
         """What stands beside the bar: as much as leaves the bar some room."""
         # The clock runs on between updates: a bar that stands still for seconds looks dead.
-        left = max(0.0, snapshot.seconds_left() - (self._clock() - self._updated_at))
+        left = snapshot.seconds_left() - (self._clock() - self._updated_at)
         percent = f"{percent_done(snapshot):3d} %"
         remaining = f"{duration(left)} left"
         steps = f"{snapshot.env_steps:,} / {snapshot.total_env_steps:,}"
@@ -93,7 +93,8 @@ class BarDisplay:
     def _figures(self, snapshot: Snapshot, width: int, *, has_blocks: bool) -> Text:
         """The line below the bar, without the least telling figures where the terminal is narrow."""
         if not snapshot.scalars:
-            return Text("  the first update is under way", "dim")
+            waited = duration(self._clock() - self._updated_at)
+            return Text(f"  the first update is under way, start-up included   {waited}", "dim")
         line = Text("  ")
         if has_blocks and width >= 4 * SPARKLINE:
             line.append(f"{sparkline(self._returns, SPARKLINE):<{SPARKLINE}}   ", "cyan")

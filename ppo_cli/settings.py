@@ -43,6 +43,14 @@ class Range:
         bounds = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
         return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None) or "finite"
 
+    @property
+    def short(self) -> str:
+        """In signs: ``> 0``, ``0 to 1``, ``> 0, <= 1``."""
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least} to {self.at_most}"
+        bounds = {">": self.above, ">=": self.at_least, "<": self.below, "<=": self.at_most}
+        return ", ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
+
 
 def check_ranges(settings: object) -> None:
     """Check every field of a dataclass instance against its declaration; call it from ``__post_init__``.

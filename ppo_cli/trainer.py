@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Trainer:
     evaluate: Callable[[], dict[str, float]] | None = None
     resumes: int = 0
     saved_at: int = -1
+    evaluated: Metrics = field(default_factory=dict)  # waiting to be logged
+    picture_due: bool = True
 
     def run(self) -> tuple[Status, int]:
         """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
@@ -58,8 +60,9 @@ class Trainer:
         with stop_on_signals() as stop:
             while state.env_steps < state.total_env_steps and not stop:
                 metrics = self.train_once()
-                if state.updates % self.intervals.log == 0 or state.env_steps >= state.total_env_steps:
-                    self.logger.log(state.env_steps, state.updates, metrics)
+                if self.evaluated or state.updates % self.intervals.log == 0:
+                    self.logger.log(state.env_steps, state.updates, metrics | self.evaluated)
+                    self.evaluated = {}
                 if self.crossed(self.intervals.checkpoint):
                     self.save()
             if self.saved_at != state.env_steps:
@@ -80,10 +83,9 @@ class Trainer:
         metrics |= {f"time/{part}_share": torch.tensor(part_seconds / seconds) for part, part_seconds in spent.items()}
         metrics |= self.collector.episodes.metrics()
         metrics |= {"charts/learning_rate": torch.tensor(state.current_learning_rate)}
-        if self.crossed(state.total_env_steps // NUM_PICTURES):
-            self.show_picture()
+        self.show_picture()
         if self.evaluate is not None and self.crossed(self.intervals.evaluation):
-            metrics |= {f"eval/{tag}": torch.tensor(figure) for tag, figure in self.evaluate().items()}
+            self.evaluated |= {f"eval/{tag}": torch.tensor(figure) for tag, figure in self.evaluate().items()}
         return metrics
 
     def crossed(self, interval: int) -> bool:
@@ -94,10 +96,12 @@ class Trainer:
         return self.state.env_steps // interval > (self.state.env_steps - batch) // interval
 
     def show_picture(self) -> None:
-        """Put the latest finished episodes into TensorBoard, where the environment can draw them."""
+        """Put just finished episodes into TensorBoard now and then, where the environment can draw them."""
         env = self.collector.env
-        if isinstance(env, HasPicture) and (picture := env.picture()) is not None:
+        self.picture_due |= self.crossed(max(self.state.total_env_steps // NUM_PICTURES, 1))
+        if self.picture_due and isinstance(env, HasPicture) and (picture := env.picture()) is not None:
             self.logger.image("episodes/finished", self.state.env_steps, picture)
+            self.picture_due = False
 
     def save(self) -> None:
         """Write a checkpoint of everything that changes."""

@@ -10,10 +10,10 @@ from typing import Any
 Hyperparameter = bool | int | float | str | None
 
 NOT_HYPERPARAMETERS = {
-    *("seed", "run_name", "output_dir", "resume", "trust", "quiet", "num_threads"),
+    *("seed", "run_name", "output_dir", "resume", "trust", "quiet", "device", "compile", "num_threads"),
     *("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
 }
-"""Keys that change how a run is watched and kept, or which sample of it is drawn, and not what is compared."""
+"""Keys that change where a run is computed, how it is watched, or which sample of it is drawn: not what is compared."""
 
 MAX_HYPERPARAMETERS = 32
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""

@@ -239,7 +239,7 @@ def test_a_piped_run_prints_its_facts_its_progress_and_where_to_look(tmp_path):
 logger.start({"batch": "4,096 = 64 envs x 64 steps"})
 logger.log(500, 1, {"charts/episodic_return": 0.5, "losses/kl": 0.01})
 logger.log(1000, 2, {"charts/episodic_return": 0.75, "losses/kl": 0.01})
-logger.finish("completed", final={"eval/episodic_return": 0.875})
+logger.finish("completed", final={"eval/episodic_return": 0.875, "eval/minesweeper/win_rate": 0.7})
 """,
         tmp_path / "two words",
         "auto",
@@ -252,7 +252,7 @@ logger.finish("completed", final={"eval/episodic_return": 0.875})
     assert lines[3][:4] == ["1,000", "/", "1,000", "steps"]
     assert lines[4][:3] == ["completed", "1,000", "steps"]
     assert lines[5] == ["reached", "return", "0.75"]
-    assert lines[6] == ["evaluated", "episodic_return", "0.88"]
+    assert lines[6] == ["evaluated", "return", "0.88", "win", "70.0", "%"]
     assert f"  tensorboard --logdir '{folder}'\n" in piped.stdout
     assert f"  ppo-eval '{folder}'\n" in piped.stdout
 
@@ -261,6 +261,12 @@ def test_paths_are_shown_as_one_would_type_them_here(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     make_logger(tmp_path / "outputs" / "run", display="plain").finish("completed")
     assert "tensorboard --logdir outputs/run\n" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_logger(tmp_path / "outputs" / "run", display="plain").finish("interrupted")
+    assert "ppo-train resume=outputs/run\n" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_at_the_start(tmp_path):

@@ -59,9 +59,10 @@ def test_the_time_left_runs_down_between_updates():
 
 
 def test_before_the_first_update_the_bar_says_what_is_going_on():
-    bar, below = frame(80, Snapshot(0, 1000, math.nan))
+    times = iter([0.0, 0.0])
+    bar, below = frame(80, Snapshot(0, 1000, math.nan), clock=lambda: next(times, 20.0))
     assert bar.endswith("0 %   0 / 1,000   - steps/s   -:-- left")
-    assert below == "  the first update is under way"
+    assert below == "  the first update is under way, start-up included   0:20"
 
 
 def test_brackets_in_a_folder_name_are_not_markup():

@@ -7,16 +7,24 @@ from dataclasses import dataclass, field
 
 FLAGS = {
     "--help": 0, "-h": 0, "--version": 0, "--hydra-help": 0, "--resolve": 0, "--run": 0, "-r": 0, "--multirun": 0, "-m": 0,
-    "--shell-completion": 0, "-sc": 0, "--cfg": 1, "-c": 1, "--package": 1, "-p": 1, "--config-path": 1, "-cp": 1,
+    "--cfg": 1, "-c": 1, "--package": 1, "-p": 1, "--config-path": 1, "-cp": 1,
     "--config-name": 1, "-cn": 1, "--config-dir": 1, "-cd": 1,
 }  # fmt: skip
 """Hydra's flags that it can run with, and the number of words that follow each."""
 
+COMPLETION = ("-sc", "--shell-completion")
+
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
-LONG = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion", "-i": "--info"}
+LONG = {
+    "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-cp": "--config-path",
+    "-cn": "--config-name", "-cd": "--config-dir",
+}  # fmt: skip
 
 NAME = r"[A-Za-z_][\w.@/-]*"
+
+OPEN = re.compile(r"env\.kwargs[.=]")
+"""Settings with names of their own inside, which Hydra wants to be told by ``++``."""
 
 
 class UserError(Exception):
@@ -57,7 +65,7 @@ def sort_arguments(words: list[str]) -> Arguments:
         elif problem := misspelled(word, rest):
             arguments.problems.append(problem)
         else:
-            arguments.overrides.append(word)
+            arguments.overrides.append(f"++{word}" if OPEN.match(word) else word)
     arguments.warnings = repeated(arguments.overrides)
     return arguments
 
@@ -96,7 +104,7 @@ def without_equals(word: str, rest: list[str]) -> str:
     if following.startswith("="):
         rest.pop(0)
         value = following[1:] or (rest.pop(0) if rest else "...")
-        return f"{word} {following}: no space around =: {word}={value}"
+        return f"{word} = {value}: no space around =: {word}={value}"
     if re.fullmatch(NAME, word) and following and "=" not in following and not following.startswith("--"):
         return f"{word} {following}: settings are written with =: {word}={rest.pop(0)}"
     if "/" in word:
@@ -110,4 +118,6 @@ def repeated(overrides: list[str]) -> list[str]:
     for override in overrides:
         name, _, _ = override.lstrip("+").partition("=")
         values.setdefault(name, []).append(override)
-    return [f"{' '.join(given)}: given more than once, the last one counts" for given in values.values() if len(given) > 1]
+    return [
+        f"{' '.join(given)}: given more than once, the last one counts" for given in values.values() if len(given) > 1
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,12 +17,13 @@ from ppo_cli.accelerate import Accelerator, can_compile, has_fast_bfloat16
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.program import Stopped
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.trust import import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv, env_seeds
-from ppo_cli.episodes import EpisodeWindow
-from ppo_cli.evaluate import evaluate
+from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
+from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.logger import RunLogger
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
@@ -32,22 +34,26 @@ from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
 EVALUATION_STREAM = 2
 """Of the seeds: evaluation never replays an episode of training."""
 
+EVALUATION_ENVS = 256
+"""Environments that play side by side in an evaluation, unless said otherwise."""
+
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
 CONV_NETWORK = "ppo_cli.networks.conv.Conv"
 VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
 
 
-def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> int:
-    """Do one run in ``run_dir``. Returns the exit code.
+def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
+    """Do one run in ``run_dir``. Returns the mean return of its last episodes, NaN where none has ended.
 
     Raises:
         UserError: the settings do not fit together, as far as only the objects themselves can tell; nothing was written.
+        Stopped: by a signal, with everything saved.
     """
     try:
         saved = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else None
-        torch.set_num_threads(config["num_threads"] or default_threads())
         torch.manual_seed(config["seed"])
         env = build_env(config, config["num_envs"])
+        torch.set_num_threads(config["num_threads"] or default_threads(env))
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
         collector = Collector(env, state, config["rollout_length"], EpisodeWindow())
@@ -80,7 +86,9 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     finally:
         env.close()
     logger.finish(status, exit_code=exit_code)
-    return exit_code
+    if status == "interrupted":
+        raise Stopped(exit_code)
+    return float(collector.episodes.metrics().get(RETURN_TAG, math.nan))
 
 
 def build_env(config: Settings, num_envs: int) -> VecEnv:
@@ -134,9 +142,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
         actor_critic=network,
         optimizer=build_optimizer(config, network),
         accelerator=accelerator,
-        obs_normalizer=ObsNormalizer(
-            observed.shape or (), enabled=config["normalize_obs"], device=accelerator.device
-        ),
+        obs_normalizer=ObsNormalizer(observed.shape or (), enabled=config["normalize_obs"], device=accelerator.device),
         reward_normalizer=RewardNormalizer(
             env.num_envs, gamma=gamma, enabled=config["normalize_reward"], device=accelerator.device
         ),
@@ -168,9 +174,10 @@ def build_accelerator(config: Settings) -> Accelerator:
     return Accelerator(device, precision, compile=config["compile"] is True and can_compile(device))
 
 
-def default_threads() -> int:
-    """One for each core that this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_threads(env: VecEnv) -> int:
+    """One for each core that this process may use; a single one for vectors, whose products are too small to share."""
+    is_small = suitable_network(env.single_observation_space) == VECTOR_NETWORK
+    return 1 if is_small else len(os.sched_getaffinity(0))
 
 
 def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:
@@ -200,3 +207,43 @@ def facts(config: Settings, env: VecEnv, state: TrainState) -> dict[str, str]:
         "device": f"{accelerator.device}, {torch.get_num_threads()} threads, {accelerator.precision}"
         + (", compiled" if accelerator.compile else ""),
     }
+
+
+def play(
+    config: Settings,
+    settings: Settings,
+    run_dir: Path,
+    path: Path | None,
+    on_progress: Callable[[str, int], None],
+) -> dict[str, dict[str, float]]:
+    """Figures of fresh episodes by mode, with the weights of one checkpoint, or of the run's newest.
+
+    Raises:
+        UserError: no checkpoint that can be read, or one that belongs to another network.
+    """
+    try:
+        content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
+        env = build_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
+        torch.set_num_threads(settings["num_threads"] or default_threads(env))
+        state = build_state(config | {"device": settings["device"]}, env, gamma=1.0)
+        state.load_state_dict(content["state"])
+    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
+        raise UserError(str(error)) from error
+    device = state.accelerator.device
+    seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION_STREAM)
+    modes: Sequence[Mode] = ("greedy", "sampled") if settings["mode"] == "both" else (settings["mode"],)
+    results = {}
+    for mode in modes:
+        generator = torch.Generator(device).manual_seed(settings["seed"])
+        results[mode] = evaluate(
+            state.actor_critic,
+            state.obs_normalizer,
+            env,
+            seeds,
+            mode=mode,
+            generator=generator,
+            device=device,
+            on_progress=partial(on_progress, mode),
+        ).summary()
+    env.close()
+    return results

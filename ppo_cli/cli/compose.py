@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra import version
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.arguments import Arguments, UserError
 from ppo_cli.cli.run_folder import register_resolvers
 
 ROOT = "pkg://ppo_cli.configs"
@@ -41,17 +41,20 @@ MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the fir
 class Composer:
     """The config tree: this package's, and before it the user's own ``--config-dir``."""
 
-    def __init__(self, config_dir: str | None = None) -> None:
-        if config_dir is not None and not Path(config_dir).is_dir():
-            raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    def __init__(
+        self, config_dir: str | None = None, config_path: str | None = None, config_name: str = CONFIG_NAME
+    ) -> None:
+        for flag, folder in (("--config-dir", config_dir), ("--config-path", config_path)):
+            if folder is not None and "://" not in folder and not Path(folder).is_dir():
+                raise UserError(f"{flag} {folder}: there is no such folder")
+        self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
         GlobalHydra.instance().clear()
-        search_path = create_config_search_path(ROOT)
+        search_path = create_config_search_path(location(config_path) if config_path else ROOT)
         assert isinstance(search_path, ConfigSearchPathImpl)
         if config_dir is not None:
-            location = f"file://{Path(config_dir).absolute()}"
-            search_path.prepend("command-line", location, SearchPathQuery(provider="schema"))
+            search_path.prepend("command-line", location(config_dir), SearchPathQuery(provider="schema"))
         self.hydra = Hydra.create_main_hydra2(task_name="ppo-train", config_search_path=search_path)
 
     def options(self, group: str) -> list[str]:
@@ -71,39 +74,80 @@ class Composer:
         Raises:
             UserError: with every mistake that could be found in ``overrides``.
         """
-        try:
-            config = self._compose(overrides)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(*(self.diagnose(overrides) or [first_line(error)])) from error
-        if problems := self.choice_problems(parse(overrides)):
+        config, problems = self.try_compose(overrides)
+        if config is None or problems:
             raise UserError(*problems)
         return config
 
+    def try_compose(self, overrides: list[str], *, is_sweep: bool = False) -> tuple[DictConfig | None, list[str]]:
+        """The config, and what is wrong with ``overrides``; then it is the config without those, if there is one.
+
+        Of a sweep it is what all jobs share: choices among several values are left at their default.
+        """
+        mode = RunMode.MULTIRUN if is_sweep else RunMode.RUN
+        try:
+            config, problems = self._compose(overrides, mode), self.choice_problems(self.parse(overrides))
+            return config, problems
+        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
+            problems, good = self.diagnose(overrides, is_sweep)
+            try:
+                return self._compose(good, mode), problems or [first_line(error)]
+            except (HydraException, OmegaConfBaseException, ValueError) as remaining:
+                return None, problems or [first_line(remaining)]
+
     def _compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-        config = self.hydra.compose_config(CONFIG_NAME, overrides, mode, from_shell=True, with_log_configuration=False)
+        config = self.hydra.compose_config(
+            self.config_name, overrides, mode, from_shell=True, with_log_configuration=False
+        )
         HydraConfig.instance().set_config(config)
         return config
 
-    def diagnose(self, overrides: list[str]) -> list[str]:
-        """Why Hydra refused: all that is wrong with the settings' form, choices and names."""
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """Hydra's grammar of ``name=value``.
+
+        Raises:
+            UserError: for each that it cannot read.
+        """
+        parser = OverridesParser.create(config_loader=self.hydra.config_loader)
+        problems: list[str] = []
         parsed: list[Override] = []
-        problems = []
         for text in overrides:
             try:
-                parsed += parse([text])
+                parsed += parser.parse_overrides([text])
+            except OverrideParseException:
+                problems.append(unreadable(text))
+        if problems:
+            raise UserError(*problems)
+        return parsed
+
+    def diagnose(self, overrides: list[str], is_sweep: bool) -> tuple[list[str], list[str]]:
+        """Why Hydra refused: what is wrong with the settings' form, choices and names; and the settings that are fine."""
+        problems: list[str] = []
+        parsed: list[Override] = []
+        for text in overrides:
+            try:
+                parsed += self.parse([text])
             except UserError as error:
                 problems += error.problems
-        problems += [problem for override in parsed if (problem := sweep_problem(override))]
-        parsed = [override for override in parsed if not override.is_sweep_override()]
-        problems += self.choice_problems(parsed)
-        chosen = [override for override in parsed if self.is_choice(override)]
-        valid = [override.input_line for override in chosen if not self.choice_problems([override])]
+        if not is_sweep:
+            problems += [sweep_problem(override) for override in parsed if override.is_sweep_override()]
+            parsed = [override for override in parsed if not override.is_sweep_override()]
+        choices = [override for override in parsed if self.is_choice(override)]
+        bad = [override for override in choices if self.choice_problems([override])]
+        problems += self.choice_problems(bad)
+        good = [override for override in parsed if override not in bad]
         try:
-            base = self._compose([line for line in valid if line])
-        except (HydraException, OmegaConfBaseException) as error:
-            return [*problems, first_line(error)]
-        values = [override for override in parsed if override not in chosen]
-        return problems + [problem for value in values if (problem := self.unknown_problem(value, base))]
+            base = self._compose([override.input_line or "" for override in good if override in choices])
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            return [*problems, first_line(error)], []
+        unknown = {
+            override.input_line: problem
+            for override in good
+            if override not in choices and (problem := self.unknown_problem(override, base))
+        }
+        return [*problems, *unknown.values()], [
+            override.input_line or "" for override in good if override.input_line not in unknown
+        ]
 
     def is_choice(self, override: Override) -> bool:
         """Whether it chooses from a group rather than setting a value."""
@@ -112,13 +156,13 @@ class Composer:
 
     def choice_problems(self, overrides: Iterable[Override]) -> list[str]:
         """Choices that their group does not offer."""
-        return [
-            problem
+        problems = [
+            self.choice_problem(override.key_or_group, value, override.input_line or "")
             for override in overrides
             if self.is_choice(override)
-            for problem in [self.choice_problem(override.key_or_group, override.value(), override.input_line or "")]
-            if problem
+            for value in (override.sweep_iterator() if override.is_discrete_sweep() else [override.value()])
         ]
+        return [problem for problem in problems if problem]
 
     def choice_problem(self, group: str, value: Any, line: str) -> str | None:  # noqa: ANN401 - whatever was typed
         """Why ``group=value`` is no choice, or None where it is one."""
@@ -129,9 +173,13 @@ class Composer:
             return f"{line}: choose one {group}: {' | '.join(options)}"
         if str(value) in options:
             return None
-        offer = f"Choose from: {', '.join(options)}" if options else f"There are none; put one in your own {group}/ folder"
+        offer = (
+            f"Choose from: {', '.join(options)}" if options else f"There are none; put one in your own {group}/ folder"
+        )
         guess = closest(str(value), options)
-        return f"{line}: there is no {group} of this name. " + (f"Did you mean {group}={guess}? {offer}" if guess else offer)
+        return f"{line}: there is no {group} of this name. " + (
+            f"Did you mean {group}={guess}? {offer}" if guess else offer
+        )
 
     def unknown_problem(self, override: Override, config: DictConfig) -> str | None:
         """Why a setting that Hydra did not find has no place in ``config``; None where it has one."""
@@ -139,18 +187,52 @@ class Composer:
         if OmegaConf.select(config, name, default=config) is not config or OmegaConf.is_missing(config, name):
             return None
         value = (override.input_line or "").partition("=")[2]
+        if name.startswith("network.") and config.network.get("_target_") is None:
+            return unnamed_network(name, value)
         return unknown_setting(name, value, settings_of(config), self.groups())
 
+    def show(self, arguments: Arguments) -> None:
+        """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``."""
+        flags = arguments.flags
+        options = {"config_name": self.config_name, "overrides": arguments.overrides}
+        if "--cfg" in flags:
+            if flags["--cfg"] not in ("job", "hydra", "all"):
+                raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
+            self.hydra.show_cfg(
+                cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options
+            )
+        elif "--info" in flags:
+            run_mode = RunMode.MULTIRUN if "--multirun" in flags else RunMode.RUN
+            self.hydra.show_info(flags["--info"], run_mode=run_mode, **options)
+        else:
+            parser = get_args_parser()
+            self.hydra.hydra_help(self.config_name, args_parser=parser, args=parser.parse_args(["--hydra-help"]))
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The settings as a plain dict without interpolations; Hydra's own part left out, names of env and algo filled in."""
+
+def location(folder: str) -> str:
+    """A folder as Hydra's search path wants it."""
+    return folder if "://" in folder else f"file://{Path(folder).absolute()}"
+
+
+def choices_of(config: DictConfig) -> dict[str, Any]:
+    """What was chosen from each group."""
+    return dict(config.hydra.runtime.choices)
+
+
+def resolve(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as a plain dict without interpolations; Hydra's own part left out, names of the choices filled in.
+
+    Raises:
+        UserError: an interpolation leads nowhere.
+    """
     config = config.copy()
     with open_dict(config):
-        hydra_part = config.pop("hydra", None)
-        choices = hydra_part.runtime.choices if hydra_part is not None else {}
+        config.pop("hydra", None)
         for group in ("env", "algo", "network"):
             if OmegaConf.is_dict(config.get(group)) and "name" not in config[group]:
                 config[group].name = choices.get(group, "custom")
+    if missing := [name for name, value in walk(OmegaConf.to_container(config, resolve=False)) if value == "???"]:
+        raise UserError(*(f"{name} has no default: {name}=..." for name in missing))
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -159,25 +241,15 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's grammar of ``name=value``."""
-    problems, parsed = [], []
-    for text in overrides:
-        try:
-            parsed += OverridesParser.create().parse_overrides([text])
-        except OverrideParseException:
-            name, _, value = text.partition("=")
-            quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
-            problems.append(f"{text}: the value has characters that need quotes: {quoted}")
-    if problems:
-        raise UserError(*problems)
-    return parsed
+def unreadable(text: str) -> str:
+    """The sentence for a value that Hydra's grammar cannot read."""
+    name, _, value = text.partition("=")
+    quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
+    return f"{text}: the value has characters that need quotes: {quoted}"
 
 
-def sweep_problem(override: Override) -> str | None:
-    """A choice of several values where there is one run."""
-    if not override.is_sweep_override():
-        return None
+def sweep_problem(override: Override) -> str:
+    """The sentence for several values where there is one run."""
     line = override.input_line or ""
     name, _, value = line.partition("=")
     list_hint = f"; for a list: {name}=[{value}]" if re.fullmatch(r"[\w.,-]+", value) else ""
@@ -206,15 +278,16 @@ def combinations(overrides: list[Override]) -> Iterator[list[str]]:
 
 def settings_of(config: DictConfig) -> list[str]:
     """Every setting's dotted name."""
+    return [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
 
-    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401 - any node of a config
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            yield name
-            if isinstance(value, dict) and name not in ("hydra.job_logging", "hydra.hydra_logging"):
-                yield from walk(value, f"{name}.")
 
-    return list(walk(OmegaConf.to_container(config, resolve=False), ""))
+def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any node of a config
+    """Dotted names and values, inner nodes before what they hold."""
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        yield name, value
+        if isinstance(value, dict) and name not in ("hydra.job_logging", "hydra.hydra_logging"):
+            yield from walk(value, f"{name}.")
 
 
 def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterable[str] = ()) -> str:
@@ -231,6 +304,11 @@ def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterabl
     return f"{given}: there is no setting {name}; {has}"
 
 
+def unnamed_network(name: str, value: str) -> str:
+    """The sentence for a setting of a network that nobody named."""
+    return f"{name}={value}: network=auto chooses by itself; to set something, name one: network=mlp {name}={value}"
+
+
 def closest(word: str, words: Iterable[str], *, tail: bool = False) -> str | None:
     """The most similar of ``words``, or None where none is near; ``tail`` compares what follows the last dot."""
     spelled = {(known.rpartition(".")[2] if tail else known).lower(): known for known in words}
@@ -240,6 +318,8 @@ def closest(word: str, words: Iterable[str], *, tail: bool = False) -> str | Non
 
 def first_line(error: Exception) -> str:
     """What an exception of Hydra says, without its advice on Hydra's internals."""
-    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
+    cause = (
+        error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
+    )
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

@@ -30,7 +30,7 @@ BASES: dict[str, Base] = {
 }  # fmt: skip
 
 
-class Undeclared(LookupError):
+class UndeclaredError(LookupError):
     """A dotted name leads to no class that could be read."""
 
 
@@ -43,11 +43,17 @@ class Option:
     choices: tuple[Any, ...] = ()
     item: tuple[Option, ...] = ()
 
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All that it can be, where they are few."""
+        return (True, False) if self.base == "bool" else self.choices
+
     def __str__(self) -> str:
         """In words, as an error message says what it expected."""
         match self.base:
             case "choice":
-                return "one of " + ", ".join(map(str, self.choices)) if len(self.choices) > 1 else str(*self.choices)
+                names = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices]
+                return "one of " + ", ".join(names) if len(names) > 1 else names[0]
             case "int" | "float":
                 name = "a whole number" if self.base == "int" else "a number"
                 return f"{name} {self.range}" if self.range else name
@@ -79,14 +85,14 @@ class Setting:
     @property
     def choices(self) -> list[str]:
         """What tab completion offers."""
-        words = {"choice": lambda option: map(str, option.choices), "bool": lambda _: ("true", "false")}
-        return [word for option in self.options if option.base in words for word in words[option.base](option)]
+        values = [value for option in self.options for value in option.values]
+        return [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
 
     @property
     def range_text(self) -> str:
         """The range or the choices, short."""
-        texts = [str(option.range) for option in self.options if option.range] + [" | ".join(self.choices)]
-        return " or ".join(text for text in texts if text)
+        texts = [option.range.short for option in self.options if option.range]
+        return ", or ".join([*texts, " | ".join(self.choices)] if self.choices else texts)
 
 
 def declared_settings(target: str, search_path: tuple[str, ...] = ()) -> dict[str, Setting] | None:
@@ -97,13 +103,13 @@ def declared_settings(target: str, search_path: tuple[str, ...] = ()) -> dict[st
         search_path: folders to look for the package in, besides Python's own path.
 
     Raises:
-        Undeclared: where there is no such module, or no such class in it.
+        UndeclaredError: where there is no such module, or no such class in it.
     """
     module_name, _, name = target.rpartition(".")
     module = _module(module_name, search_path)
     definition = module.find(name)
     if definition is None:
-        raise Undeclared(f"no class {name} in {module.path}", name, module.names)
+        raise UndeclaredError(f"no class {name} in {module.path}", name, module.names)
     node, module = definition
     return _settings(node, module)
 
@@ -162,7 +168,9 @@ def _parameters(function: ast.FunctionDef, module: _Module, doc: str) -> dict[st
 def _argument_meanings(docstring: str) -> dict[str, str]:
     """The Google-style ``Args:`` section of a docstring, by argument."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(docstring), re.MULTILINE)
-    entries = re.findall(r"^(\w+)(?: \(.*?\))?: (.*(?:\n[ \t]+.*)*)", inspect.cleandoc(section[1]) if section else "", re.M)
+    entries = re.findall(
+        r"^(\w+)(?: \(.*?\))?: (.*(?:\n[ \t]+.*)*)", inspect.cleandoc(section[1]) if section else "", re.M
+    )
     return {name: " ".join(text.split()) for name, text in entries}
 
 
@@ -265,7 +273,7 @@ class _Module:
         absolute = ".".join([*parts[: len(parts) - level + 1], *([source] if source else [])])
         try:
             return _module(absolute, self.search_path).find(name)
-        except Undeclared:
+        except UndeclaredError:
             return None
 
 
@@ -273,7 +281,7 @@ class _Module:
 def _module(name: str, search_path: tuple[str, ...]) -> _Module:
     path = _source_path(name, search_path)
     if path is None:
-        raise Undeclared(f"no module {name}", name, [])
+        raise UndeclaredError(f"no module {name}", name, [])
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return _Module(path, package, ast.parse(path.read_text(encoding="utf-8")).body, search_path)
 

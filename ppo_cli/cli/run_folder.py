@@ -79,7 +79,9 @@ def claim(folder: Path) -> None:
     try:
         (folder / CHECKPOINTS).mkdir()
     except FileExistsError:
-        raise UserError(f"{folder} already holds a run; choose another run_name, or go on with it: resume={folder}") from None
+        raise UserError(
+            f"{folder} already holds a run; choose another run_name, or go on with it: resume={folder}"
+        ) from None
 
 
 def remove_if_empty(folder: Path, root: Path) -> None:

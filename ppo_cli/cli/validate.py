@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.compose import closest, unknown_setting
-from ppo_cli.cli.declared import Option, Setting, Undeclared, declared_settings
-from ppo_cli.cli.trust import search_path, target_problem
+from ppo_cli.cli.compose import closest, unknown_setting, unnamed_network
+from ppo_cli.cli.declared import Option, Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.trust import is_trusted, search_path, target_problem
 
 Settings = dict[str, Any]
 
@@ -25,13 +25,17 @@ EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")
 
-EXTRAS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": ("mujoco", "mujoco"), "ale_py": ("ale_py", "atari")}
+EXTRAS = {
+    "gymnasium.envs.box2d": ("Box2D", "box2d"),
+    "gymnasium.envs.mujoco": ("mujoco", "mujoco"),
+    "ale_py": ("ale_py", "atari"),
+}
 """Package of an environment's class; the module that it needs, and the extra of ours that installs it."""
 
 WORDS = {"true": True, "false": False}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A value does not fit its declaration."""
 
 
@@ -78,7 +82,7 @@ def declarations(config: Settings) -> Declared:
         else:
             try:
                 declared.parts[part] = declared_settings(str(target), search_path(str(target)))
-            except Undeclared as error:
+            except UndeclaredError as error:
                 message, name, offered = error.args
                 guess = closest(name, offered)
                 hint = f"; did you mean {guess}?" if guess else ""
@@ -109,7 +113,7 @@ def unknown_settings(config: Settings, declared: Declared) -> Iterator[str]:
 def unknown_in_part(part: str, node: Settings, name: str, value: Any, known: list[str]) -> str:  # noqa: ANN401
     """The sentence for a setting that the chosen environment or network does not have."""
     if node.get("_target_") is None:
-        return f"{part}.{name}={plain(value)}: network=auto chooses by itself; name one first, for example network=mlp"
+        return unnamed_network(f"{part}.{name}", plain(value))
     return unknown_setting(f"{part}.{name}", plain(value), known)
 
 
@@ -138,7 +142,7 @@ def convert_all(config: Settings, declared: Declared, problems: list[str]) -> Se
                 continue
             try:
                 result[name] = convert(node[name], setting.options)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 problems.append(f"{prefix}{name}={plain(node[name])}: expected {refusal}")
         return result
 
@@ -152,17 +156,17 @@ def convert(value: Any, options: tuple[Option, ...]) -> Any:  # noqa: ANN401 - a
     """``value`` as the first of the ``options`` that takes it.
 
     Raises:
-        Refused: none does; says what was expected.
+        RefusedError: none does; says what was expected.
     """
     refusals: list[str] = []
     if value == "???":
-        raise Refused(f"a value: it has no default ({' or '.join(map(str, options))})")
+        raise RefusedError(f"a value: it has no default ({' or '.join(map(str, options))})")
     for option in options:
         try:
             return convert_to(value, option)
-        except Refused as refusal:
+        except RefusedError as refusal:
             refusals.append(str(refusal))
-    raise Refused(" or ".join(refusals))
+    raise RefusedError(" or ".join(refusals))
 
 
 def convert_to(value: Any, option: Option) -> Any:  # noqa: ANN401 - any setting
@@ -188,13 +192,13 @@ def convert_to(value: Any, option: Option) -> Any:  # noqa: ANN401 - any setting
             return [convert(item, option.item) if option.item else item for item in value]
         case "dict", dict():
             return value
-    raise Refused(did_you_mean(value, option))
+    raise RefusedError(did_you_mean(value, option))
 
 
 def in_range(value: Any, option: Option) -> Any:  # noqa: ANN401 - int or float
     """``value``, if it is finite and in the option's range."""
     if not math.isfinite(value) or (option.range is not None and value not in option.range):
-        raise Refused(str(option))
+        raise RefusedError(str(option))
     return value
 
 
@@ -253,7 +257,12 @@ def minesweeper_problems(config: Settings) -> Iterator[str]:
 def gymnasium_problems(config: Settings) -> Iterator[str]:
     """The id must be registered, and what its package needs installed."""
     env = config["env"]
-    if env["_target_"] != "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv" or ":" in env["id"]:
+    if env["_target_"] != "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv":
+        return
+    module, _, _ = env["id"].rpartition(":")
+    if module:
+        if not is_trusted(module):
+            yield f"env.id={env['id']}: imports {module}; if you trust its code, say trust={module.split('.')[0]}"
         return
     import gymnasium
 

@@ -113,7 +113,6 @@ class GymnasiumVecEnv:
         """Start N fresh episodes, environment n from ``seeds[n]``. Returns the first observations [N, *O]."""
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset takes one seed per environment: {self.num_envs}, got {len(seeds)}")
-        self._success = None
         obs, info = self._reset_env([int(seed) for seed in seeds])
         return self._emitted(obs, info)
 
@@ -128,7 +127,7 @@ class GymnasiumVecEnv:
             if self.autoreset == "same_step":
                 final_info = info.get("final_info", {})
                 final_obs = self._final_obs(obs, done, info)
-            self._success = _success(final_info)
+            self._note_success(final_info)
         return Step(
             obs,
             torch.from_numpy(np.asarray(reward, dtype=np.float32)),
@@ -138,7 +137,10 @@ class GymnasiumVecEnv:
         )
 
     def episode_metrics(self) -> dict[str, Tensor]:
-        """Figures of the episodes that the last step ended: whether each [N] succeeded, if the environment says so."""
+        """Figures of the episodes that the last step ended: whether each [N] succeeded, if the environment tells.
+
+        It tells by ``is_success`` or ``success`` in the last info; once it has, an episode without it did not succeed.
+        """
         return {} if self._success is None else {"charts/success_rate": self._success}
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,7 +186,7 @@ class GymnasiumVecEnv:
         """True successors [N, *O]: ``obs``, with the rows of finished episodes from before their reset."""
         if info.get("final_obs") is None:
             raise ValueError(f"{self._env} resets in the same step but does not report info['final_obs']")
-        rows = torch.from_numpy(np.flatnonzero(done))
+        rows = np.flatnonzero(done)
         ends = np.stack([info["final_obs"][row] for row in rows]).astype(self._obs_space.dtype, copy=False)
         final = (obs["obs"] if isinstance(obs, dict) else obs).clone()
         final[rows] = torch.from_numpy(ends)
@@ -193,6 +195,13 @@ class GymnasiumVecEnv:
             legal[rows] = self._legal(info.get("final_info", {}))[rows]
             return {"obs": final, "legal": legal}
         return final
+
+    def _note_success(self, final_info: Mapping[str, Any]) -> None:
+        key = next((key for key in SUCCESS_KEYS if key in final_info), None)
+        if key is not None:
+            self._success = torch.from_numpy(np.array(final_info[key], dtype=np.float32)).nan_to_num()
+        elif self._success is not None:
+            self._success = torch.zeros(self.num_envs)
 
     def _legal(self, info: Mapping[str, Any]) -> Tensor:
         """Action mask [N, A]. Rows without one, and rows that allow nothing, allow everything."""
@@ -361,13 +370,6 @@ def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
 def _reported(info: Mapping[str, Any], key: str) -> NDArray[np.bool_]:
     """[N] bool, True for the environments whose info has the key; a native environment may report it for all."""
     return np.asarray(info.get(f"_{key}", np.ones(len(info[key]), dtype=bool)))
-
-
-def _success(final_info: Mapping[str, Any]) -> Tensor | None:
-    for key in SUCCESS_KEYS:
-        if key in final_info:
-            return torch.from_numpy(np.array(final_info[key], dtype=np.float32))
-    return None
 
 
 def _missing_package(id: str, entry_point: str, error: ImportError | DependencyNotInstalled) -> str:

@@ -387,3 +387,16 @@ def test_an_unsafe_first_click_costs_exactly_the_share_of_mines() -> None:
 @pytest.mark.slow
 def test_the_solver_knows_the_published_optimum_of_5x5_with_3_mines() -> None:
     assert ExactSolver(Rules(5, 5, 3)).wins(0) == 1798
+
+
+def test_the_picture_shows_games_that_the_last_step_ended_and_is_none_where_it_ended_none() -> None:
+    env = MinesweeperVecEnv(2, height=1, width=3, mines=1, first_click="unsafe")
+    env.reset([1, 2])
+    assert env.picture() is None
+    sizes = set()
+    for _ in range(20):
+        terminated = env.step(torch.multinomial(env.obs["legal"].float(), 1).squeeze(1)).terminated  # type: ignore[index]
+        picture = env.picture()
+        assert (picture is None) == (not terminated.any())
+        sizes |= {picture.shape[1]} if picture is not None else set()
+    assert len(sizes) >= 1

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset
 from ppo_cli.envs.minesweeper.minefield import Backend, Minefield, Reward
+from ppo_cli.envs.minesweeper.render import render_grid
 from ppo_cli.envs.minesweeper.rules import FirstClick, Rules
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
+
+NUM_PICTURED = 8
 
 
 class MinesweeperVecEnv:
@@ -102,6 +105,13 @@ class MinesweeperVecEnv:
     def episode_metrics(self) -> dict[str, Tensor]:
         """Won (1 or 0) and the share of safe cells shown, each [N], of the games that the last step ended."""
         return self._metrics
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        """The final boards of up to eight games that the last step ended, uint8 [h, w, 3]; None where it ended none."""
+        final_obs = self._answer.final_obs
+        assert isinstance(final_obs, dict)
+        finished = final_obs["board"][self._answer.terminated][:NUM_PICTURED]
+        return render_grid(finished.numpy(), columns=min(len(finished), 4)) if len(finished) else None
 
     def mines(self) -> Tensor:
         """The hidden mines [N, H, W] bool, all False before a game's first click. For tests and labels only."""

@@ -1,0 +1,1 @@
+"""How fast this program is, measured beside others."""

@@ -1,0 +1,164 @@
+"""`ppo-eval`: play a run's policy on a fixed list of seeds, one fresh episode each. torch is imported last."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, unknown_flag
+from ppo_cli.cli.compose import unknown_setting, unreadable
+from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.program import guarded, print_warnings
+from ppo_cli.cli.run_folder import RECORD, find_run
+from ppo_cli.cli.trust import trust
+from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, plain, validated
+
+Figures = dict[str, float]
+
+
+def main(words: list[str] | None = None) -> int:
+    """The console command. Returns the exit code."""
+    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+
+
+def command(words: list[str]) -> int:
+    """Do what the words ask for."""
+    if words and words[0] in COMPLETION:
+        from ppo_cli.cli.complete import complete_eval
+
+        return complete_eval(words[1:])
+    if {"--help", "-h"} & set(words):
+        from ppo_cli.cli.help import print_eval_help
+
+        print_eval_help()
+        return 0
+    name, overrides = sort_words(words)
+    print_warnings(repeated(overrides))
+    settings = eval_settings(overrides)
+    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
+    folder = find_run(name)
+    config = validated(run_config(folder))
+    checkpoint = Path(name) if Path(name).suffix == ".pt" else None
+
+    from ppo_cli.cli.build import play
+
+    results = play(config, settings, folder, checkpoint, on_progress=progress(settings))
+    show(folder, settings, results)
+    return 0
+
+
+def sort_words(words: list[str]) -> tuple[str, list[str]]:
+    """The run and the settings.
+
+    Raises:
+        UserError: with every word that is neither.
+    """
+    rest, overrides, runs, problems = list(words), [], [], []
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            problems.append(unknown_flag(word, rest))
+        elif Path(word).exists() or "=" not in word:
+            runs.append(word)
+        elif problem := misspelled(word, rest):
+            problems.append(problem)
+        else:
+            overrides.append(word)
+    if not runs:
+        problems.append("which run? ppo-eval <run folder>, or ppo-eval latest")
+    if len(runs) > 1:
+        problems.append(f"{' '.join(runs)}: expected one run folder")
+    if problems:
+        raise UserError(*problems)
+    return runs[0], overrides
+
+
+def eval_settings(overrides: list[str]) -> Settings:
+    """The settings of ``ppo-eval``, each of its declared type.
+
+    Raises:
+        UserError: with every mistake.
+    """
+    declared = declared_settings(EVAL_SETTINGS) or {}
+    settings: Settings = {name: setting.default for name, setting in declared.items()}
+    problems = []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name not in declared:
+            problems.append(unknown_setting(name, value, declared))
+            continue
+        try:
+            settings[name] = convert(parse_value(text), declared[name].options)
+        except RefusedError as refusal:
+            problems.append(f"{text}: expected {refusal}")
+        except HydraException:
+            problems.append(unreadable(text))
+    problems += device_problems(settings)
+    if problems:
+        raise UserError(*problems)
+    return settings
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed
+    """The value of ``name=value`` by the same grammar as for ``ppo-train``."""
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return text.partition("=")[2] if override.is_sweep_override() else override.value()
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The settings that a run was started with."""
+    config = OmegaConf.to_container(OmegaConf.load(folder / RECORD))
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / RECORD}: is not a run's config")
+    return {str(key): value for key, value in config.items()} | {"device": "auto"}
+
+
+def progress(settings: Settings) -> Any:  # noqa: ANN401 - a function from a count of episodes to nothing
+    """A counter on the terminal; silent elsewhere."""
+
+    def tell(mode: str, finished: int) -> None:
+        if sys.stderr.isatty():
+            end = "\r" if finished < settings["episodes"] else "\r\033[K"
+            print(f"  {mode}: {finished:,} of {settings['episodes']:,} episodes", end=end, file=sys.stderr, flush=True)
+
+    return tell
+
+
+def show(folder: Path, settings: Settings, results: dict[str, Figures]) -> None:
+    """Print the figures, one column for each way to act."""
+    print(f"\n  run        {folder}")
+    print(f"  episodes   {settings['episodes']:,} fresh ones, from seed {settings['seed']}\n")
+    rows = {mode: lines(figures) for mode, figures in results.items()}
+    width = max(len(label) for labels in rows.values() for label in labels)
+    print(f"  {'':{width}}" + "".join(f"   {mode:<24}" for mode in rows).rstrip())
+    for label in next(iter(rows.values())):
+        print(f"  {label:{width}}" + "".join(f"   {labels.get(label, ''):<24}" for labels in rows.values()).rstrip())
+    print()
+
+
+def lines(figures: Figures) -> dict[str, str]:
+    """Label to text. A share of episodes comes in percent with its 95 % interval."""
+    texts = {
+        "return": f"{figures['episodic_return']:.4g} ± {figures['episodic_return_std']:.3g} std",
+        "length": f"{figures['episodic_length']:.4g} steps",
+    }
+    for tag, value in figures.items():
+        if tag.startswith("episod") or re.search("_(low|high)$", tag):
+            continue
+        label = tag.rpartition("/")[2].replace("_", " ")
+        low, high = figures.get(f"{tag}_low"), figures.get(f"{tag}_high")
+        if low is not None and high is not None:
+            texts = {label: f"{100 * value:.2f} %  ({100 * low:.2f} to {100 * high:.2f})"} | texts
+        else:
+            texts[label] = f"{value:.4g}"
+    return texts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

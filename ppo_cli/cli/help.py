@@ -1,0 +1,199 @@
+"""`--help`: what to type, what there is to choose from, and every setting with its value, meaning and range."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ppo_cli.cli.arguments import Arguments
+from ppo_cli.cli.compose import GROUPS, Composer, choices_of
+from ppo_cli.cli.declared import Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.program import print_problems
+from ppo_cli.cli.run_folder import known_runs
+from ppo_cli.cli.schema import SECTIONS
+from ppo_cli.cli.trust import is_trusted, search_path
+from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+
+WIDEST = 110  # columns; longer lines are hard to read
+NARROWEST = 60
+
+TRAIN_EXAMPLES = (
+    ("ppo-train env=minesweeper clip=0.2", "learn Minesweeper, 9x9 with 10 mines"),
+    ("ppo-train env=cartpole total_env_steps=1e5", "balance a pole; half a minute"),
+    ("ppo-train env=gymnasium env.id=Acrobot-v1", "any Gymnasium environment"),
+    ("ppo-train -m clip=0.1,0.2 seed=1,2", "four runs, one after the other"),
+    ("ppo-train resume=latest total_env_steps=4e6", "go on with the newest run"),
+)
+TRAIN_FLAGS = (
+    ("-m", "sweep: several values for a setting, one run for each combination"),
+    ("--help", "this text, for the env, algo and network on the line: ppo-train env=pendulum --help"),
+    ("--cfg job", "print the settings of a run, and do nothing else"),
+    ("--config-dir DIR", "your own env/, network/, algo/ and experiment/ YAML files, beside ours"),
+    ("-sc install=bash", 'tab completion (bash, zsh, fish): eval "$(ppo-train -sc install=bash)"'),
+    ("--version", "the version"),
+    ("--hydra-help", "what else Hydra, which composes the settings, can do"),
+)
+EVAL_EXAMPLES = (
+    ("ppo-eval latest", "the newest run"),
+    ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
+    ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+)
+NEWEST_RUNS = 5
+UNBROKEN = "\N{NO-BREAK SPACE}"
+
+
+class Page:
+    """Text for a terminal: wrapped to its width; bold and colour where it has them."""
+
+    def __init__(self) -> None:
+        columns = shutil.get_terminal_size((100, 24)).columns
+        self.width = max(NARROWEST, min(columns, WIDEST))
+        self.with_style = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.text: list[str] = []
+
+    def style(self, code: str, text: str) -> str:
+        """``text`` in an ANSI style, if there are any."""
+        return f"\033[{code}m{text}\033[0m" if self.with_style and text else text
+
+    def line(self, text: str = "") -> None:
+        """One line as it is."""
+        self.text.append(text)
+
+    def paragraph(self, text: str) -> None:
+        """Text over the full width."""
+        self.text += textwrap.wrap(text, self.width)
+
+    def heading(self, text: str, note: str = "") -> None:
+        """The start of a section."""
+        self.text += ["", self.style("1", text) + (f"  {self.style('2', note)}" if note else "")]
+
+    def rows(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Two columns: what to type, and what it does."""
+        rows = list(rows)
+        left = max(len(typed) for typed, _ in rows)
+        for typed, meaning in rows:
+            self.hanging(f"  {self.style('36', typed)}{' ' * (left - len(typed))}  ", left + 4, meaning)
+
+    def hanging(self, prefix: str, indent: int, text: str, faint: str = "") -> None:
+        """``text`` to the right of ``prefix``, its further lines under its first; ``faint`` follows it, greyed."""
+        full = f"{text} {faint}".strip()
+        lines = textwrap.wrap(full, self.width - indent, break_long_words=False) or [""]
+        start = len(full) - len(faint)
+        position = 0
+        for number, line in enumerate(lines):
+            cut = max(0, min(len(line), start - position))
+            shown = line[:cut] + self.style("2", line[cut:])
+            self.line((prefix if number == 0 else " " * indent) + shown)
+            position += len(line) + 1
+
+    def settings(self, settings: Mapping[str, Setting], values: Mapping[str, Any], prefix: str = "") -> None:
+        """Three columns: name, value, and meaning with the range."""
+        shown = [setting for setting in settings.values() if setting.name in values]
+        if not shown:
+            return
+        texts = {setting.name: shorten(plain(values[setting.name])) for setting in shown}
+        left = max(22, *(len(prefix + setting.name) for setting in shown))
+        for setting in shown:
+            name, value = prefix + setting.name, texts[setting.name]
+            start = f"  {self.style('36', name)}{' ' * (left - len(name))}  {self.style('1', value)}{' ' * (10 - len(value))}"
+            self.hanging(f"{start}  ", left + 16, setting.meaning, range_note(setting))
+
+    def show(self) -> None:
+        """Print it."""
+        print("\n".join(self.text).replace(UNBROKEN, " "))
+
+
+def print_train_help(arguments: Arguments) -> None:
+    """The help of ``ppo-train`` for the choices on the command line."""
+    composer = Composer(arguments.flags.get("--config-dir"), arguments.flags.get("--config-path"))
+    overrides = [override for override in arguments.overrides if not override.startswith("resume=")]
+    config, problems = composer.try_compose(overrides, is_sweep=True)
+    print_problems([*arguments.problems, *problems])
+    if config is None:
+        return
+    values = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(values, dict)
+    choices = choices_of(config)
+
+    page = Page()
+    page.paragraph("ppo-train learns to act by proximal policy optimization (PPO) and shows how well it does.")
+    page.line()
+    page.rows(TRAIN_EXAMPLES)
+    page.heading("Choose one of each", "chosen now in [ ]")
+    for group in composer.groups():
+        names = [f"[{name}]" if name == choices.get(group) else name for name in composer.options(group)]
+        page.hanging(f"  {page.style('36', group)}{' ' * (12 - len(group))}", 14, "  ".join(names) or "(none)")
+
+    top = declared_settings(TRAIN_SETTINGS) or {}
+    sections = {title: {name: top[name] for name in names} for title, names in SECTIONS.items()}
+    page.heading("Training")
+    page.settings(sections.pop("Training"), values)
+    page.heading("Algorithm", f"algo={choices.get('algo')}")
+    page.settings(settings_of_part(values.get("algo")), values)
+    page.heading("Environment", f"env={choices.get('env')}")
+    page.settings(settings_of_part(values.get("env")), values["env"], "env.")
+    page.heading("Network", f"network={choices.get('network')}")
+    if settings := settings_of_part(values.get("network")):
+        page.settings(settings, values["network"], "network.")
+    else:
+        page.line("  board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings")
+    for title, settings in sections.items():
+        page.heading(title)
+        page.settings(settings, values)
+    page.heading("Flags")
+    page.rows(TRAIN_FLAGS)
+    page.show()
+
+
+def print_eval_help() -> None:
+    """The help of ``ppo-eval``."""
+    page = Page()
+    page.paragraph(
+        "ppo-eval plays a run's policy on fresh episodes, one for each seed of a fixed list, and prints the mean "
+        "and the standard deviation of the return, the length, and shares such as the win rate with a 95 % interval."
+    )
+    page.line()
+    page.rows(EVAL_EXAMPLES)
+    declared = declared_settings(EVAL_SETTINGS) or {}
+    page.heading("Settings")
+    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+    page.heading("Flags")
+    page.rows([("--help", "this text"), ("-sc install=bash", 'tab completion: eval "$(ppo-eval -sc install=bash)"')])
+    if runs := known_runs()[:NEWEST_RUNS]:
+        page.heading("Newest runs")
+        for run in runs:
+            page.line(f"  {run}")
+    page.show()
+
+
+def settings_of_part(node: Any) -> dict[str, Setting]:  # noqa: ANN401 - a node of the config
+    """What the class that a part of the config names declares; nothing where it cannot be read."""
+    target = node.get("_target_") if isinstance(node, dict) else None
+    if target is None or not (is_trusted(target) or Path(target.replace(".", "/")).parent.with_suffix(".py").is_file()):
+        return {}
+    try:
+        return declared_settings(target, search_path(target)) or {}
+    except UndeclaredError:
+        return {}
+
+
+def range_note(setting: Setting) -> str:
+    """A setting's range or choices in brackets, never broken within a range; what true and false mean is clear."""
+    if [option.base for option in setting.options] == ["bool"] or not setting.range_text:
+        return ""
+    text = setting.range_text if setting.choices else setting.range_text.replace(" ", UNBROKEN)
+    return f"({text})"
+
+
+def shorten(value: str) -> str:
+    """A value that fits its column: 2000000 as 2e6."""
+    digits = value.rstrip("0")
+    zeros = len(value) - len(digits)
+    return f"{digits}e{zeros}" if value.isdigit() and zeros >= 4 else value

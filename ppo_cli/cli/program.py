@@ -1,0 +1,73 @@
+"""What both console commands share: one way to end, whatever happened."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+
+from ppo_cli.cli.arguments import UserError
+
+USER_ERROR = 2
+CRASH = 1
+INTERRUPTED = 130
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the run, which has put its things in order."""
+
+    def __init__(self, exit_code: int = INTERRUPTED) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
+class ReportedError(Exception):
+    """A failure that the user has been told about."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
+def guarded(function: Callable[[], int]) -> int:
+    """Run a command and return its exit code: 0 done, 2 the user's mistake, 1 ours, 128 + n ended by signal n."""
+    try:
+        return function()
+    except UserError as error:
+        print_problems(error.problems)
+        return USER_ERROR
+    except ReportedError as failure:
+        return failure.exit_code
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `ppo-train --help | head`; Python would complain once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # the last resort of a program: say it once, and do not pretend that it worked
+        traceback.print_exc()
+        return CRASH
+
+
+def print_problems(problems: Iterable[str]) -> None:
+    """Mistakes, one under the other, the given part in bold on a terminal."""
+    say("error", "31", problems)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """What the user may not have meant."""
+    say("warning", "33", warnings)
+
+
+def say(kind: str, colour: str, sentences: Iterable[str]) -> None:
+    """Print sentences to stderr, each after its kind."""
+    with_colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    for sentence in sentences:
+        given, colon, rest = sentence.partition(": ")
+        if with_colour:
+            print(f"\033[{colour};1m{kind}\033[0m \033[1m{given}\033[0m{colon}{rest}", file=sys.stderr)
+        else:
+            print(f"{kind}: {sentence}", file=sys.stderr)

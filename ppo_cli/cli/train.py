@@ -1,0 +1,220 @@
+"""`ppo-train`: from the command line to runs. torch is imported when a run starts, never before."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
+from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, resolve, unknown_setting
+from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
+from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty
+from ppo_cli.cli.trust import hydra_problems, trust
+from ppo_cli.cli.validate import Settings, validated
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+CRASH_FILE = "error.txt"
+
+
+def main(words: list[str] | None = None) -> int:
+    """The console command. Returns the exit code."""
+    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+
+
+def command(words: list[str]) -> int:
+    """Do what the words ask for."""
+    if words and words[0] in COMPLETION:
+        from ppo_cli.cli.complete import complete_train
+
+        return complete_train(words[1:])
+    arguments = sort_arguments(words)
+    flags = arguments.flags
+    if "--version" in flags:
+        from importlib.metadata import version
+
+        print(f"ppo-cli {version('ppo-cli')}")
+        return 0
+    if "--help" in flags:
+        from ppo_cli.cli.help import print_train_help
+
+        print_train_help(arguments)
+        return 0
+    composer = Composer(flags.get("--config-dir"), flags.get("--config-path"), flags.get("--config-name", CONFIG_NAME))
+    if "--hydra-help" in flags or "--info" in flags:
+        composer.show(arguments)
+        return 0
+    print_warnings(arguments.warnings)
+    if "--multirun" in flags:
+        arguments.overrides.append("hydra.mode=MULTIRUN")
+    trust(trusted_on_command_line(arguments))
+    if any(override.startswith("resume=") and override != "resume=null" for override in arguments.overrides):
+        return resume(composer, arguments)
+    config = checked(composer, arguments)
+    if "--cfg" in flags:
+        composer.show(arguments)
+        return 0
+    if config.hydra.mode == RunMode.MULTIRUN:
+        return multirun(composer, arguments, config)
+    job: JobReturn = composer.hydra.run(composer.config_name, task, arguments.overrides, with_log_configuration=False)
+    if job.status is JobStatus.FAILED:
+        assert isinstance(job._return_value, Exception)
+        raise job._return_value
+    return 0
+
+
+def checked(composer: Composer, arguments: Arguments) -> DictConfig:
+    """The composed config, of a sweep its first job's, once every mistake in every job is ruled out.
+
+    Raises:
+        UserError: with all mistakes that were found.
+    """
+    problems = list(arguments.problems)
+    settings, is_sweep = arguments.overrides, "--multirun" in arguments.flags
+    config, found = composer.try_compose(settings, is_sweep=is_sweep)
+    problems += found
+    if config is None:
+        raise UserError(*dict.fromkeys(problems))
+    jobs = [config]
+    if config.hydra.mode == RunMode.MULTIRUN:
+        jobs = []
+        for overrides in combinations(swept_settings(composer, settings, config)):
+            job, found = composer.try_compose(overrides)
+            problems += found
+            jobs += [job] if job is not None else []
+    for job in jobs:
+        try:
+            validated(resolve(job, choices_of(job)))
+        except UserError as error:
+            problems += error.problems
+    problems += hydra_problems(OmegaConf.to_container(config.hydra, resolve=False))  # type: ignore[arg-type]
+    if not problems and "--cfg" not in arguments.flags:
+        problems += output_problems(config, arguments.overrides)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return config
+
+
+def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
+    """The command line's settings, after those that the config itself sweeps over."""
+    params = config.hydra.sweeper.get("params") or {}
+    return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
+
+
+def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
+    """Why the run folder cannot be made where the config wants it."""
+    is_sweep = config.hydra.mode == RunMode.MULTIRUN
+    folder = Path(str(config.hydra.sweep.dir if is_sweep else config.hydra.run.dir))
+    names = ("hydra.sweep.dir=" if is_sweep else "hydra.run.dir=", "run_name=")
+    given = next((override for name in names for override in overrides if override.startswith(name)), None)
+    problem = folder_problem(folder, given or f"output_dir={config.get('output_dir')}")
+    return [problem] if problem else []
+
+
+def trusted_on_command_line(arguments: Arguments) -> list[str]:
+    """The modules after ``trust=``."""
+    values = [
+        override.partition("=")[2] for override in arguments.overrides if override.lstrip("+").startswith("trust=")
+    ]
+    return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
+
+
+def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> int:
+    """All jobs of a sweep. A failed job does not stop the others; a signal does."""
+    settings = swept_settings(composer, arguments.overrides, config)
+    params = config.hydra.sweeper.get("params") or {}
+    swept = [setting.get_key_element() for setting in settings if setting.is_sweep_override()]
+    swept += [name for name in params if name not in swept]
+    names = {override.get_key_element() for override in settings}
+    extra = []
+    if "hydra.sweep.subdir" not in names and swept:
+        template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(swept)}]}}"
+        extra.append(f"hydra.sweep.subdir='{template}'")
+    if "hydra.sweep.dir" not in names and {"env", "algo"} & set(swept):
+        extra.append("hydra.sweep.dir='${output_dir}/sweeps/${sweep_id:${run_name}}'")
+    composer.hydra.multirun(composer.config_name, task, [*arguments.overrides, *extra], with_log_configuration=False)
+    return 0
+
+
+def task(config: DictConfig) -> float:
+    """One job: what Hydra calls, in this process or in one of its launcher's. Returns the figure a sweeper maximizes."""
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    overrides = [str(override) for override in hydra_config.overrides.task]
+    if hydra_config.mode == RunMode.MULTIRUN:
+        print(f"\nrun {int(hydra_config.job.num) + 1}: {' '.join(overrides)}", flush=True)
+    try:
+        settings = validated(resolve(config, dict(hydra_config.runtime.choices)))
+        return run(settings, run_dir, overrides)
+    except UserError as error:
+        print_problems(error.problems)
+        raise ReportedError(USER_ERROR) from error
+    except Exception as error:
+        report_crash(error, run_dir)
+        raise ReportedError(CRASH) from error
+    finally:
+        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
+
+
+def run(settings: Settings, run_dir: Path, overrides: list[str], **options: Any) -> float:  # noqa: ANN401
+    """Import what is heavy, and train."""
+    from ppo_cli.cli.build import train
+
+    return train(settings, run_dir, overrides, **options)
+
+
+def report_crash(error: Exception, run_dir: Path) -> None:
+    """Show the traceback once, and leave it in the run folder if the run had begun."""
+    traceback.print_exception(error)
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        (run_dir / CRASH_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+
+
+def resume(composer: Composer, arguments: Arguments) -> int:
+    """Go on with a run: its saved settings, the command line's on top, in its folder.
+
+    Raises:
+        UserError: no such run, or settings that cannot change any more.
+    """
+    if arguments.problems:
+        raise UserError(*arguments.problems)
+    if "--multirun" in arguments.flags:
+        raise UserError("resume= goes on with one run: leave out -m")
+    values = composer.parse(arguments.overrides)
+    given = {override.key_or_group: override.value() for override in values}
+    folder = find_run(str(given.pop("resume")), str(given.get("output_dir", "outputs")))
+    saved = OmegaConf.create(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(saved, DictConfig)
+    for name, value in given.items():
+        if name in ("env", "algo", "network", "experiment", "output_dir", "run_name") or name.startswith(
+            ("hydra", "network.")
+        ):
+            raise UserError(f"{name}={value}: a run that goes on keeps its {name}")
+        if name != "trust" and OmegaConf.select(saved, name, default=saved) is saved:
+            known = [str(key) for key in saved]
+            raise UserError(unknown_setting(name, str(value), known))
+        OmegaConf.update(saved, name, value, merge=False)
+    settings = validated(resolve(saved, {}) | {"resume": str(folder)})
+    if "--cfg" in arguments.flags:
+        print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
+        return 0
+    try:
+        run(settings, folder, arguments.overrides, resume=True)
+    except UserError:
+        raise
+    except Exception as error:
+        report_crash(error, folder)
+        raise ReportedError(CRASH) from error
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
