@@ -1,7 +1,7 @@
 """Fully convolutional network for boards: one logit per cell, so that it plays a board of any size.
 
 No pooling in the trunk and no dense layer over cells: what is learned about a pattern in one place holds everywhere.
-The critic pools the board's features by mean and maximum.
+The critic sees the mean of the features over the board.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
+from ppo_cli.networks.symmetric import NUM_SYMMETRIES, SymmetricConv
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Distribution, Obs
 
@@ -24,25 +25,31 @@ NUM_PLANES = NUM_CODES + 2  # and: on the board (the padding around it is not), 
 
 
 class Board(nn.Module):
-    """3x3 convolutions on one plane per cell code; actor and critic share them."""
+    """3x3 convolutions on one plane per cell code; actor and critic share them.
+
+    With ``symmetric`` the network plays a rotated or mirrored board in the rotated or mirrored way, exactly: it need
+    not learn each pattern eight times.
+    """
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *,
-        channels: Annotated[int, Range(at_least=1)] = 32,
-        num_layers: Annotated[int, Range(at_least=1)] = 5,
-        residual: bool = True,
+        channels: Annotated[int, Range(at_least=8)] = 64,
+        num_layers: Annotated[int, Range(at_least=1)] = 4,
+        residual: bool = False,
+        symmetric: bool = True,
     ) -> None:
         """Build the network.
 
         Args:
             observation_space: A Dict of ``board``, int8 cell codes [H, W], and the action mask ``legal`` [H * W].
             action_space: Discrete, one action for each cell.
-            channels: Feature planes of each convolution.
+            channels: Feature planes of each convolution, a multiple of 8 if symmetric.
             num_layers: Convolutions; a logit sees this many cells in every direction.
             residual: Add what goes into each pair of convolutions after the first to what comes out of it.
+            symmetric: Tie the weights so that the eight symmetries of the square are built in.
         """
         check_arguments(Board.__init__, locals())
         super().__init__()
@@ -52,13 +59,21 @@ class Board(nn.Module):
             raise ValueError(
                 f"network=board needs a board [H, W] and one action for each cell, got {space} and {action_space}"
             )
+        if symmetric and channels % NUM_SYMMETRIES:
+            raise ValueError(f"network.channels must be a multiple of 8 if network.symmetric, got {channels}")
         self.residual = residual
-        inputs = [NUM_PLANES] + [channels] * (num_layers - 1)
-        self.convolutions = nn.ModuleList(
-            orthogonal(nn.Conv2d(planes, channels, 3, padding=1), HIDDEN_GAIN) for planes in inputs
-        )
-        self.policy_head = orthogonal(nn.Conv2d(channels, 1, 1), POLICY_GAIN)
-        self.critic_hidden = orthogonal(nn.Linear(channels, 64), HIDDEN_GAIN)
+        self.channels_of_orbit = NUM_SYMMETRIES if symmetric else 1
+        layers: list[nn.Module] = []
+        for number in range(num_layers):
+            inputs = channels if number else NUM_PLANES
+            if symmetric:
+                layers.append(SymmetricConv(inputs, channels, HIDDEN_GAIN, lifts=number == 0))
+            else:
+                layers.append(orthogonal(nn.Conv2d(inputs, channels, 3, padding=1), HIDDEN_GAIN))
+        self.convolutions = nn.ModuleList(layers)
+        features = channels // self.channels_of_orbit
+        self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
+        self.critic_hidden = orthogonal(nn.Linear(features, 64), HIDDEN_GAIN)
         self.value_head = orthogonal(nn.Linear(64, 1), VALUE_GAIN)
         self.to(memory_format=torch.channels_last)
 
@@ -66,25 +81,22 @@ class Board(nn.Module):
         """{board [B, H, W] int8, legal [B, H * W]} -> a policy over [B] and the value [B]."""
         assert isinstance(obs, dict)
         x = self.features(planes(obs["board"]))
-        logits = self.policy_head(x).flatten(1)
-        pooled = self.critic_hidden(x.mean(dim=(2, 3))).relu()
-        return Categorical.from_logits(logits, obs["legal"]), self.value_head(pooled).float().squeeze(-1)
+        # Averaging over the eight channels of an orbit leaves what no symmetry changes.
+        cells = x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(-1, (-1, self.channels_of_orbit)).mean(-1)
+        logits = self.policy_head(cells).squeeze(-1)
+        value = self.value_head(self.critic_hidden(cells.mean(dim=1)).relu())
+        return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)
 
     def features(self, x: Tensor) -> Tensor:
         """[B, planes, H, W] -> [B, channels, H, W]."""
         first, *rest = self.convolutions
         x = first(x).relu()
-        if not self.residual:
-            for convolution in rest:
-                x = convolution(x).relu()
-            return x
         while rest:
-            pair, rest = rest[:2], rest[2:]
-            y = x
-            for number, convolution in enumerate(pair):
-                y = convolution(y)
-                y = y.relu() if number < len(pair) - 1 else y
-            x = (x + y).relu()
+            if self.residual and len(rest) > 1:
+                x = (x + rest[1](rest[0](x).relu())).relu()
+                rest = rest[2:]
+            else:
+                x = rest.pop(0)(x).relu()
         return x
 
 

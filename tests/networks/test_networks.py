@@ -69,7 +69,7 @@ def test_the_action_mask_of_the_observation_is_obeyed() -> None:
 )
 def test_images_of_either_layout_are_read(shape: tuple[int, ...], dense_inputs: int) -> None:
     network = Conv(spaces.Box(0, 255, shape, dtype="uint8"), spaces.Discrete(3), features=32)  # type: ignore[arg-type]
-    dense = [layer for layer in network.actor if isinstance(layer, nn.Linear)][0]
+    dense = next(layer for layer in network.actor if isinstance(layer, nn.Linear))
     assert dense.in_features == dense_inputs
     policy, value = network(torch.randint(0, 256, (2, *shape), dtype=torch.uint8))
     assert policy.log_probs.shape == (2, 3)
