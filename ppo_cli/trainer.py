@@ -109,7 +109,7 @@ class Trainer:
             "state": self.state.state_dict(),
             "collector": self.collector.state_dict(),
             "resumes": self.resumes,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "num_threads": torch.get_num_threads(),
         }
         folder = self.run_dir / CHECKPOINT_FOLDER
@@ -123,7 +123,7 @@ class Trainer:
         reasons = []
         if not self.collector.load_state_dict(content["collector"], resumes=self.resumes):
             reasons.append("the environment cannot give its state: fresh episodes start")
-        if content["torch"] != torch.__version__:
+        if content["torch"] != str(torch.__version__):
             reasons.append(f"it was saved by torch {content['torch']}, this is {torch.__version__}")
         if content["num_threads"] != torch.get_num_threads():
             reasons.append(f"it ran on {content['num_threads']} threads, this runs on {torch.get_num_threads()}")

@@ -47,7 +47,10 @@ def test_the_summary_by_hand() -> None:
     figures = Evaluation(
         episode_return=torch.tensor([1.0, 0.0, 1.0, 0.0]),
         episode_length=torch.tensor([2.0, 4.0, 6.0, 8.0]),
-        extra={"task/win_rate": torch.tensor([1.0, 0.0, 1.0, 0.0]), "task/revealed": torch.tensor([0.5, 0.2, 1.0, 0.3])},
+        extra={
+            "task/win_rate": torch.tensor([1.0, 0.0, 1.0, 0.0]),
+            "task/revealed": torch.tensor([0.5, 0.2, 1.0, 0.3]),
+        },
     ).summary()
     assert figures["episodes"] == 4
     assert figures["episodic_return"] == 0.5

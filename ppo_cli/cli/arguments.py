@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 FLAGS = {
-    "--help": 0, "-h": 0, "--version": 0, "--hydra-help": 0, "--resolve": 0, "--run": 0, "-r": 0, "--multirun": 0, "-m": 0,
-    "--cfg": 1, "-c": 1, "--package": 1, "-p": 1, "--config-path": 1, "-cp": 1,
+    "--help": 0, "-h": 0, "--version": 0, "--hydra-help": 0, "--resolve": 0, "--run": 0, "-r": 0,
+    "--multirun": 0, "-m": 0, "--cfg": 1, "-c": 1, "--package": 1, "-p": 1, "--config-path": 1, "-cp": 1,
     "--config-name": 1, "-cn": 1, "--config-dir": 1, "-cd": 1,
 }  # fmt: skip
 """Hydra's flags that it can run with, and the number of words that follow each."""
@@ -31,8 +31,11 @@ class UserError(Exception):
     """One or more mistakes in what the user asked for, each a sentence of one or two lines."""
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__(*problems)
         self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 @dataclass

@@ -46,11 +46,34 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     """Do one run in ``run_dir``. Returns the mean return of its last episodes, NaN where none has ended.
 
     Raises:
-        UserError: the settings do not fit together, as far as only the objects themselves can tell; nothing was written.
+        UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
     """
+    trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    logger = trainer.logger
     try:
-        saved = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else None
+        logger.start(facts(config, trainer))
+        status, exit_code = trainer.run()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
+        raise
+    finally:
+        trainer.collector.env.close()
+    logger.finish(status, exit_code=exit_code)
+    if status == "interrupted":
+        raise Stopped(exit_code)
+    return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
+
+
+def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> Trainer:
+    """All objects of a run, at its start or, on ``resume``, where its newest checkpoint was saved.
+
+    Raises:
+        UserError: the settings do not fit together; nothing was written.
+    """
+    try:
+        saved, notes = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else (None, [])
         torch.manual_seed(config["seed"])
         env = build_env(config, config["num_envs"])
         torch.set_num_threads(config["num_threads"] or default_threads(env))
@@ -64,7 +87,7 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     logger = RunLogger(
         run_dir,
         total_env_steps=config["total_env_steps"],
-        start_env_steps=saved[0]["state"]["env_steps"] if saved else 0,
+        start_env_steps=saved["state"]["env_steps"] if saved else 0,
         config=config,
         overrides=overrides,
         display="silent" if config["quiet"] else "auto",
@@ -73,22 +96,10 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         config["log_interval"], config["checkpoint_interval"], config["eval_interval"], config["keep_checkpoints"]
     )
     trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluation(config, state))
-    try:
-        if saved:
-            for note in [*saved[1], *trainer.restore(saved[0])]:
-                logger.display.note(note, warning=True)
-        logger.start(facts(config, env, state))
-        status, exit_code = trainer.run()
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
-        raise
-    finally:
-        env.close()
-    logger.finish(status, exit_code=exit_code)
-    if status == "interrupted":
-        raise Stopped(exit_code)
-    return float(collector.episodes.metrics().get(RETURN_TAG, math.nan))
+    if saved:
+        for note in [*notes, *trainer.restore(saved)]:
+            logger.display.note(note, warning=True)
+    return trainer
 
 
 def build_env(config: Settings, num_envs: int) -> VecEnv:
@@ -122,7 +133,7 @@ def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
 
 
 def suitable_network(space: spaces.Space[Any]) -> str:
-    """board for boards, conv for images, mlp for vectors."""
+    """The class for boards, for images or for vectors."""
     if isinstance(space, spaces.Dict):
         if "board" in space.spaces:
             return BOARD_NETWORK
@@ -191,8 +202,9 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     return lambda: play().summary()
 
 
-def facts(config: Settings, env: VecEnv, state: TrainState) -> dict[str, str]:
+def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
     """The numbers that follow from the settings, as the start of a run prints them."""
+    state, env = trainer.state, trainer.collector.env
     batch = env.num_envs * config["rollout_length"]
     minibatches = config.get("num_minibatches", 1)
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
@@ -232,7 +244,7 @@ def play(
     device = state.accelerator.device
     seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION_STREAM)
     modes: Sequence[Mode] = ("greedy", "sampled") if settings["mode"] == "both" else (settings["mode"],)
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
         results[mode] = evaluate(

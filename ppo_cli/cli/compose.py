@@ -1,7 +1,7 @@
 """From command-line settings to one plain dict: Hydra composes, this module explains what it refuses.
 
-Uses Hydra's own classes below its public `hydra.main`, which would read `sys.argv`, print tracebacks and choose the exit code;
-hydra-core is held below 1.4 in pyproject.toml.
+Uses Hydra's own classes below `hydra.main`, which would read `sys.argv`, print tracebacks and choose the exit
+code; hydra-core is held below 1.4 in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -23,8 +24,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -99,8 +101,27 @@ class Composer:
         config = self.hydra.compose_config(
             self.config_name, overrides, mode, from_shell=True, with_log_configuration=False
         )
-        HydraConfig.instance().set_config(config)
+        HydraConfig.instance().set_config(config.copy())  # for ${hydra:...}; Hydra locks what it is given
         return config
+
+    def run(self, config: DictConfig, task: TaskFunction) -> None:
+        """One job, as Hydra's own ``run`` does it, but without its line about a failure that ``task`` has reported."""
+        callbacks = Callbacks(config)
+        config.hydra.mode = RunMode.RUN
+        callbacks.on_run_start(config=config, config_name=self.config_name)
+        job = run_job(
+            hydra_context=HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks),
+            task_function=task,
+            config=config,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            configure_logging=False,
+        )
+        callbacks.on_run_end(config=config, config_name=self.config_name, job_return=job)
+        if job.status is JobStatus.FAILED:
+            failure = job._return_value
+            assert isinstance(failure, Exception)
+            raise failure
 
     def parse(self, overrides: list[str]) -> list[Override]:
         """Hydra's grammar of ``name=value``.
@@ -121,7 +142,7 @@ class Composer:
         return parsed
 
     def diagnose(self, overrides: list[str], is_sweep: bool) -> tuple[list[str], list[str]]:
-        """Why Hydra refused: what is wrong with the settings' form, choices and names; and the settings that are fine."""
+        """What is wrong with the settings' form, choices and names, and which settings are fine."""
         problems: list[str] = []
         parsed: list[Override] = []
         for text in overrides:
@@ -194,7 +215,7 @@ class Composer:
     def show(self, arguments: Arguments) -> None:
         """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``."""
         flags = arguments.flags
-        options = {"config_name": self.config_name, "overrides": arguments.overrides}
+        options: dict[str, Any] = {"config_name": self.config_name, "overrides": arguments.overrides}
         if "--cfg" in flags:
             if flags["--cfg"] not in ("job", "hydra", "all"):
                 raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")

@@ -116,7 +116,8 @@ def declared_settings(target: str, search_path: tuple[str, ...] = ()) -> dict[st
 
 def _settings(node: ast.AST, module: _Module) -> dict[str, Setting] | None:
     if isinstance(node, ast.ClassDef):
-        constructor = next((part for part in node.body if _is_function(part, "__init__")), None)
+        functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        constructor = next((function for function in functions if function.name == "__init__"), None)
         if constructor is None:
             is_dataclass = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
             own = {setting.name: setting for setting in _fields(node, module)} if is_dataclass else {}
@@ -222,7 +223,7 @@ def _default(node: ast.expr | None, module: _Module) -> Any:  # noqa: ANN401 - a
     if node is None:
         return Setting.REQUIRED
     if isinstance(node, ast.Name) and (alias := module.find(node.id)) and isinstance(alias[0], ast.expr):
-        return _default(*alias)
+        return _default(alias[0], alias[1])
     try:
         return ast.literal_eval(node)
     except ValueError:  # computed: unknown until the class is imported
@@ -231,10 +232,6 @@ def _default(node: ast.expr | None, module: _Module) -> Any:  # noqa: ANN401 - a
 
 def _text(node: ast.Expr) -> str:
     return " ".join(str(node.value.value).split()) if isinstance(node.value, ast.Constant) else ""
-
-
-def _is_function(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name == name
 
 
 @dataclass(frozen=True)
@@ -287,7 +284,7 @@ def _module(name: str, search_path: tuple[str, ...]) -> _Module:
 
 
 def _source_path(name: str, search_path: tuple[str, ...]) -> Path | None:
-    """Where a module's source lies. Looks packages up level by level: ``find_spec`` on a dotted name would import them."""
+    """Where a module's source lies; looked up level by level, as ``find_spec`` of a dotted name imports packages."""
     root, *rest = name.split(".")
     spec = importlib.machinery.PathFinder.find_spec(root, list(search_path)) if search_path else None
     spec = spec or (importlib.util.find_spec(root) if root.isidentifier() else None)

@@ -17,7 +17,7 @@ from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import RECORD, find_run
 from ppo_cli.cli.trust import trust
-from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, plain, validated
+from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
 
 Figures = dict[str, float]
 

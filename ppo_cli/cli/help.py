@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import Arguments
-from ppo_cli.cli.compose import GROUPS, Composer, choices_of
+from ppo_cli.cli.compose import Composer, choices_of
 from ppo_cli.cli.declared import Setting, UndeclaredError, declared_settings
 from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
@@ -45,6 +45,7 @@ EVAL_EXAMPLES = (
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
 )
+UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
@@ -83,7 +84,7 @@ class Page:
 
     def hanging(self, prefix: str, indent: int, text: str, faint: str = "") -> None:
         """``text`` to the right of ``prefix``, its further lines under its first; ``faint`` follows it, greyed."""
-        full = f"{text} {faint}".strip()
+        full = f"{text} {faint}".strip().replace("``", "")
         lines = textwrap.wrap(full, self.width - indent, break_long_words=False) or [""]
         start = len(full) - len(faint)
         position = 0
@@ -102,8 +103,8 @@ class Page:
         left = max(22, *(len(prefix + setting.name) for setting in shown))
         for setting in shown:
             name, value = prefix + setting.name, texts[setting.name]
-            start = f"  {self.style('36', name)}{' ' * (left - len(name))}  {self.style('1', value)}{' ' * (10 - len(value))}"
-            self.hanging(f"{start}  ", left + 16, setting.meaning, range_note(setting))
+            start = f"  {self.style('36', name)}{' ' * (left - len(name))}  {self.style('1', value)}"
+            self.hanging(start + " " * max(1, 12 - len(value)), left + 16, setting.meaning, range_note(setting))
 
     def show(self) -> None:
         """Print it."""
@@ -118,8 +119,7 @@ def print_train_help(arguments: Arguments) -> None:
     print_problems([*arguments.problems, *problems])
     if config is None:
         return
-    values = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(config, resolve=False)
     choices = choices_of(config)
 
     page = Page()
@@ -143,7 +143,7 @@ def print_train_help(arguments: Arguments) -> None:
     if settings := settings_of_part(values.get("network")):
         page.settings(settings, values["network"], "network.")
     else:
-        page.line("  board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings")
+        page.hanging("  ", 2, UNNAMED_NETWORK)
     for title, settings in sections.items():
         page.heading(title)
         page.settings(settings, values)

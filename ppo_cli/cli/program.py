@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from ppo_cli.cli.arguments import UserError
 
@@ -18,7 +22,7 @@ class Stopped(KeyboardInterrupt):
     """A signal ended the run, which has put its things in order."""
 
     def __init__(self, exit_code: int = INTERRUPTED) -> None:
-        super().__init__()
+        super().__init__(exit_code)
         self.exit_code = exit_code
 
 
@@ -26,14 +30,15 @@ class ReportedError(Exception):
     """A failure that the user has been told about."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__()
+        super().__init__(exit_code)
         self.exit_code = exit_code
 
 
 def guarded(function: Callable[[], int]) -> int:
     """Run a command and return its exit code: 0 done, 2 the user's mistake, 1 ours, 128 + n ended by signal n."""
     try:
-        return function()
+        with sigterm_unwinds():
+            return function()
     except UserError as error:
         print_problems(error.problems)
         return USER_ERROR
@@ -50,6 +55,24 @@ def guarded(function: Callable[[], int]) -> int:
     except Exception:  # the last resort of a program: say it once, and do not pretend that it worked
         traceback.print_exc()
         return CRASH
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends the program like Ctrl-C, so that it tidies up; a run that has begun listens to both itself."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        print("\nstopped", file=sys.stderr)
+        raise Stopped(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def print_problems(problems: Iterable[str]) -> None:

@@ -22,7 +22,8 @@ LONGEST_NAME = 120  # bytes; file systems take 255
 
 def slug(text: object) -> str:
     """``text`` as one safe part of a path: ``ALE/Pong-v5`` becomes ``ALE-Pong-v5``."""
-    return re.sub(r"[^\w.,=+-]+", "-", str(text)).strip("-.")[:LONGEST_NAME] or "run"
+    unquoted = re.sub(r"[\[\]{}'\"]", "", str(text))
+    return re.sub(r"[^\w.,=+-]+", "-", unquoted, flags=re.ASCII).strip("-.")[:LONGEST_NAME] or "run"
 
 
 def run_id(name: str | None, seed: object) -> str:

@@ -71,7 +71,7 @@ class TrainSettings:
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
     output_dir: str = "outputs"
-    """Where run folders are made: <output_dir>/<env>/<algo>/<run>."""
+    """Where run folders are made, as <env>/<algo>/<run>."""
     resume: str | None = None
     """Run folder to go on with, or latest."""
     trust: str | list[str] | None = None
@@ -108,8 +108,8 @@ class EvalSettings:
 
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed"),
-    "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps", "weight_decay",
-                  "normalize_obs", "normalize_reward"),
+    "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
+                  "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "precision", "compile", "num_threads"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +20,8 @@ from ppo_cli.cli.validate import Settings, validated
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+    from ppo_cli.trainer import Trainer
 
 CRASH_FILE = "error.txt"
 
@@ -64,10 +65,7 @@ def command(words: list[str]) -> int:
         return 0
     if config.hydra.mode == RunMode.MULTIRUN:
         return multirun(composer, arguments, config)
-    job: JobReturn = composer.hydra.run(composer.config_name, task, arguments.overrides, with_log_configuration=False)
-    if job.status is JobStatus.FAILED:
-        assert isinstance(job._return_value, Exception)
-        raise job._return_value
+    composer.run(config, task)
     return 0
 
 
@@ -84,18 +82,19 @@ def checked(composer: Composer, arguments: Arguments) -> DictConfig:
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     jobs = [config]
-    if config.hydra.mode == RunMode.MULTIRUN:
+    if config.hydra.mode == RunMode.MULTIRUN and not found:
         jobs = []
         for overrides in combinations(swept_settings(composer, settings, config)):
             job, found = composer.try_compose(overrides)
             problems += found
             jobs += [job] if job is not None else []
     for job in jobs:
+        problems += hydra_problems(OmegaConf.to_container(job.hydra, resolve=False))
         try:
-            validated(resolve(job, choices_of(job)))
+            if validated(resolve(job, choices_of(job)))["resume"] is not None:
+                problems.append("resume: is heard from the command line only: ppo-train resume=<run folder>")
         except UserError as error:
             problems += error.problems
-    problems += hydra_problems(OmegaConf.to_container(config.hydra, resolve=False))  # type: ignore[arg-type]
     if not problems and "--cfg" not in arguments.flags:
         problems += output_problems(config, arguments.overrides)
     if problems:
@@ -145,7 +144,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
 
 
 def task(config: DictConfig) -> float:
-    """One job: what Hydra calls, in this process or in one of its launcher's. Returns the figure a sweeper maximizes."""
+    """One job, in this process or in one of a launcher's. Returns the figure that a Hydra sweeper maximizes."""
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = [str(override) for override in hydra_config.overrides.task]
@@ -169,6 +168,15 @@ def run(settings: Settings, run_dir: Path, overrides: list[str], **options: Any)
     from ppo_cli.cli.build import train
 
     return train(settings, run_dir, overrides, **options)
+
+
+def trainer_of(overrides: list[str], run_dir: Path) -> Trainer:
+    """What ``ppo-train`` with these settings would run, in ``run_dir``, for programs that drive the loop themselves."""
+    config = Composer().compose(overrides)
+    settings = validated(resolve(config, choices_of(config)))
+    from ppo_cli.cli.build import build_trainer
+
+    return build_trainer(settings, run_dir, overrides)
 
 
 def report_crash(error: Exception, run_dir: Path) -> None:

@@ -71,7 +71,7 @@ def target_problem(target: object) -> str | None:
     return None
 
 
-def hydra_problems(hydra_config: dict[str, Any]) -> list[str]:
+def hydra_problems(hydra_config: Any) -> list[str]:  # noqa: ANN401 - whatever stands under hydra
     """What a config file asks Hydra to run or to change that only the user may: foreign classes, our own switches."""
     problems = []
     for name, value in _leaves(hydra_config, "hydra"):

@@ -137,8 +137,10 @@ def convert_all(config: Settings, declared: Declared, problems: list[str]) -> Se
         result = dict(node)
         for name, setting in settings.items():
             if name not in node:
-                if setting.default is Setting.REQUIRED and prefix:
-                    problems.append(f"{prefix}{name} is required: {prefix}{name}=...")
+                if setting.default is not Setting.REQUIRED:
+                    result[name] = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+                elif prefix:
+                    problems.append(f"{prefix}{name} has no default: {prefix}{name}=...")
                 continue
             try:
                 result[name] = convert(node[name], setting.options)
@@ -229,7 +231,7 @@ def minibatch_problems(config: Settings) -> Iterator[str]:
         near = sorted(sorted(divisors, key=lambda number: abs(number - parts))[:2])
         yield f"num_minibatches={parts}: does not divide {size}; try {' or '.join(map(str, near))}"
     elif batch // parts < 2:
-        yield f"num_minibatches={parts}: leaves {batch // parts} sample in each part of {size}; expected at most {batch // 2}"
+        yield f"num_minibatches={parts}: leaves one sample in each part of {size}; expected at most {batch // 2}"
 
 
 def total_steps_problems(config: Settings) -> Iterator[str]:

@@ -1,0 +1,70 @@
+"""What must be quick: help, the printed settings, tab completion and mistakes never import torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROBE = """
+import json, sys, time
+from ppo_cli.cli.{command} import main
+started = time.process_time()
+code = main({words!r})
+heavy = [name for name in ("torch", "gymnasium", "tensorboard", "numba") if name in sys.modules]
+print(json.dumps({{"code": code, "heavy": heavy}}), file=sys.stderr)
+"""
+
+
+def probe(folder: Path, command: str, words: list[str]) -> dict[str, object]:
+    script = PROBE.format(command=command, words=words)
+    result = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    answer: dict[str, object] = json.loads(result.stderr.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "code"),
+    [
+        ("train", ["--help"], 0),
+        ("train", ["env=cartpole", "network=mlp", "--help"], 0),
+        ("train", ["--version"], 0),
+        ("train", ["-sc", "install=bash"], 0),
+        ("train", ["-sc", "query=ppo-train env=cartpole clip"], 0),
+        ("train", ["--info", "searchpath"], 0),
+        ("train", ["clip=-1"], 2),
+        ("train", ["env.mines=81"], 2),
+        ("train", ["env=minesweeper", "--cfg", "job"], 0),
+        ("eval", ["--help"], 0),
+        ("eval", ["-sc", "query=ppo-eval mode="], 0),
+        ("eval", ["nowhere"], 2),
+    ],
+)
+def test_nothing_heavy_is_imported(tmp_path: Path, command: str, words: list[str], code: int) -> None:
+    assert probe(tmp_path, command, words) == {"code": code, "heavy": []}
+
+
+def test_a_gymnasium_id_is_checked_without_torch(tmp_path: Path) -> None:
+    assert probe(tmp_path, "train", ["env=cartpole", "--cfg", "job"]) == {"code": 0, "heavy": ["gymnasium"]}
+
+
+def test_python_m_ppo_cli_is_the_same_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ppo_cli", "train", "clip=-1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (2, "error: clip=-1: expected a number above 0\n")
+
+
+def test_python_m_ppo_cli_names_its_commands(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "ppo_cli", "trian"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (2, "error: python -m ppo_cli expects a command: train or eval\n")
+
+
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m ppo_cli train --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
