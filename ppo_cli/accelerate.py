@@ -32,11 +32,16 @@ class Accelerator:
 
     def wrap(self, function: Callable[P, R]) -> Callable[P, R]:
         """The same function under this executor; static shapes, so that nothing is compiled twice."""
-        inner = torch.compile(function, dynamic=False) if self.compile else function
+        return self.autocast(torch.compile(function, dynamic=False) if self.compile else function)
+
+    def autocast(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The same function in this precision, never compiled: for shapes that vary."""
+        if self.precision == "float32":
+            return function
 
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                return inner(*args, **kwargs)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return function(*args, **kwargs)
 
         return run
 

@@ -94,8 +94,8 @@ class Collector:
 
     def value_of(self, raw_obs: Obs) -> Tensor:
         """V of unnormalized observations [B, *O], outside the compiled path: B varies. [B]."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.state.accelerator.precision == "bfloat16"):
-            value: Tensor = self.state.actor_critic(self.state.obs_normalizer(raw_obs))[1]
+        network = self.state.accelerator.autocast(self.state.actor_critic)
+        value: Tensor = network(self.state.obs_normalizer(raw_obs))[1]
         return value
 
     def finished_episodes(self, storage: Rollout, t: int) -> list[dict[str, Tensor]]:

@@ -1,12 +1,7 @@
 # Sourced by the scripts beside it: makes .venv in the checkout, once, and again when what it is made from has changed.
-#
-# PPO_CLI_TORCH_INDEX   extra package index for torch. By default, on a machine without an NVIDIA GPU, PyTorch's own index
-#                       of CPU builds if it can be reached (the general index's build for Linux brings gigabytes of CUDA
-#                       with it); empty for none.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
-cpu_index=https://download.pytorch.org/whl/cpu
 
 find_python() {
     local name
@@ -20,30 +15,30 @@ find_python() {
     return 1
 }
 
-torch_index() {
-    if [[ -n ${PPO_CLI_TORCH_INDEX+set} ]]; then
-        echo "$PPO_CLI_TORCH_INDEX"
-    elif ! command -v nvidia-smi >/dev/null && "$venv/bin/python" -c \
-        'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=3)' "$cpu_index/torch/" 2>/dev/null; then
-        echo "$cpu_index"
-    fi
-}
-
 install() { # $1: what to install
-    local index log=$venv/install.log python
+    local log=$venv/install.log python
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || {
         python=$(find_python)
         echo "making .venv with $("$python" --version)" >&2
         "$python" -m venv --clear "$venv"
     }
-    index=$(torch_index)
     echo "installing into .venv, which takes minutes the first time (details: .venv/install.log)" >&2
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-        ${index:+--extra-index-url "$index"} -c "$root/constraints.txt" -e "$1" >"$log" 2>&1 || {
+    # uv knows the build of torch that suits the machine: without a GPU the small one. pip takes the default build.
+    { with_uv "$1" || with_pip "$1"; } >"$log" 2>&1 || {
         tail -n 20 "$log" >&2
         echo "error: the installation failed; all of its output is in $log" >&2
         return 1
     }
+}
+
+with_uv() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input uv &&
+        UV_HTTP_TIMEOUT=30 UV_HTTP_RETRIES=1 "$venv/bin/uv" pip install --python "$venv/bin/python" \
+            --torch-backend=auto -c "$root/constraints.txt" -e "$1"
+}
+
+with_pip() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -c "$root/constraints.txt" -e "$1"
 }
 
 # ensure_environment NAME EXTRAS: returns at once where a stamp says that this, or the larger "test", is there already.

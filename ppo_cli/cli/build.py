@@ -25,7 +25,7 @@ from ppo_cli.envs.base import VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.logger import RunLogger
-from ppo_cli.networks.base import ActorCritic
+from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
@@ -37,6 +37,7 @@ EVALUATION_STREAM = 2
 EVALUATION_ENVS = 256
 """Environments that play side by side in an evaluation, unless said otherwise."""
 
+GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
 CONV_NETWORK = "ppo_cli.networks.conv.Conv"
 VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
@@ -110,10 +111,18 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     """
     target = config["env"]["_target_"]
     settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
-    if target == "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv":
+    if target == GYMNASIUM_ENV:
         settings["trusted_modules"] = trusted_modules()
     env: VecEnv = import_target(target)(num_envs=num_envs, **settings)
     return env
+
+
+def build_evaluation_env(config: Settings, num_envs: int) -> VecEnv:
+    """The same environment for a list of seeds: Gymnasium's native batches take one seed for all, so not those."""
+    settings = config["env"]
+    if settings["_target_"] == GYMNASIUM_ENV and settings["vectorization"] in ("auto", "native"):
+        settings = settings | {"vectorization": "sync"}
+    return build_env(config | {"env": settings}, num_envs)
 
 
 def build_algorithm(config: Settings) -> Algorithm:
@@ -143,12 +152,13 @@ def suitable_network(space: spaces.Space[Any]) -> str:
 
 def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
     """Weights, optimizer and running moments on the chosen device."""
-    accelerator = build_accelerator(config)
-    network = build_network(config, env).to(accelerator.device)
+    network = build_network(config, env)
+    accelerator = build_accelerator(config, network)
+    network = network.to(accelerator.device)
     space = env.single_observation_space
     observed = space["obs"] if isinstance(space, spaces.Dict) and "obs" in space.spaces else space
-    if config["normalize_obs"] and not isinstance(observed, spaces.Box):
-        raise ValueError(f"normalize_obs=true: observations must be a Box, got {space}")
+    if config["normalize_obs"] and not (isinstance(observed, spaces.Box) and len(observed.shape) == 1):
+        raise ValueError(f"normalize_obs=true is for vectors, and the observations are {observed}")
     return TrainState(
         actor_critic=network,
         optimizer=build_optimizer(config, network),
@@ -170,19 +180,25 @@ def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.O
     make: Callable[..., torch.optim.Optimizer] = (
         torch.optim.AdamW if config["optimizer"] == "adam" else torch.optim.RMSprop
     )
+    options = {"fused": True} if config["optimizer"] == "adam" else {}  # one kernel for all parameters
     return make(
-        network.parameters(), lr=config["learning_rate"], eps=config["adam_eps"], weight_decay=config["weight_decay"]
+        network.parameters(),
+        lr=config["learning_rate"],
+        eps=config["adam_eps"],
+        weight_decay=config["weight_decay"],
+        **options,
     )
 
 
-def build_accelerator(config: Settings) -> Accelerator:
-    """Device, precision and compilation, with ``auto`` decided."""
+def build_accelerator(config: Settings, network: torch.nn.Module) -> Accelerator:
+    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it."""
     name = config["device"]
     device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
     precision = config["precision"]
     if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and has_fast_bfloat16(device) else "float32"
-    return Accelerator(device, precision, compile=config["compile"] is True and can_compile(device))
+        is_small = isinstance(network, MLP)
+        precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
+    return Accelerator(device, precision, compile=config["compile"] and can_compile(device))
 
 
 def default_threads(env: VecEnv) -> int:
@@ -195,9 +211,9 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     """What ``eval_interval`` calls: fresh episodes with the policy as it stands, in an environment of their own."""
     if not config["eval_interval"]:
         return None
-    env = build_env(config, min(config["eval_episodes"], 256))
+    env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
-    network: ActorCritic = state.actor_critic
+    network = state.accelerator.autocast(state.actor_critic)
     play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
     return lambda: play().summary()
 
@@ -235,7 +251,7 @@ def play(
     """
     try:
         content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
-        env = build_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
+        env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
         torch.set_num_threads(settings["num_threads"] or default_threads(env))
         state = build_state(config | {"device": settings["device"]}, env, gamma=1.0)
         state.load_state_dict(content["state"])
@@ -248,7 +264,7 @@ def play(
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
         results[mode] = evaluate(
-            state.actor_critic,
+            state.accelerator.autocast(state.actor_critic),
             state.obs_normalizer,
             env,
             seeds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import RECORD, find_run
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
+from ppo_cli.run_files import json_value, write_json
 
 Figures = dict[str, float]
+
+EVALUATION_FILE = "evaluation.json"
+"""What the last evaluation found, in the run folder."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -50,6 +55,10 @@ def command(words: list[str]) -> int:
 
     results = play(config, settings, folder, checkpoint, on_progress=progress(settings))
     show(folder, settings, results)
+    figures = {mode: {tag: json_value(value) for tag, value in found.items()} for mode, found in results.items()}
+    record = {"seed": settings["seed"], "checkpoint": str(checkpoint) if checkpoint else "newest"} | figures
+    with suppress(OSError):  # a folder of somebody else's can be evaluated all the same
+        write_json(folder / EVALUATION_FILE, record)
     return 0
 
 

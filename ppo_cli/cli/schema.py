@@ -50,8 +50,8 @@ class TrainSettings:
     """Where the network lives; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; auto takes bfloat16 where the hardware has it."""
-    compile: Literal["auto", True, False] = "auto"
-    """Compile the update; auto does where it pays and a compiler exists."""
+    compile: bool = False
+    """Compile the network's functions with torch.compile: half a minute at the start, for long runs."""
     num_threads: Count = 0
     """CPU threads of the network; 0 chooses."""
 
