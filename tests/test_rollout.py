@@ -21,7 +21,7 @@ from tests.helpers import learner
 
 
 class CountingEnv:
-    """Observation = 100 n + steps so far in this episode; ends after ``length`` steps, the reward is the step's number."""
+    """Observation = 100 n + steps so far in this episode; ends after ``length`` steps; reward = the step's number."""
 
     single_observation_space: spaces.Space[Any] = spaces.Box(0, 1e6, (1,))
     single_action_space: spaces.Space[Any] = spaces.Discrete(2)

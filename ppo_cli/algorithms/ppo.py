@@ -7,7 +7,9 @@ coefficients can be annealed; an update can stop early on the KL. The value loss
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -74,16 +76,16 @@ class PPO:
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
         clip = state.scalar(self.clip * schedule_factor(self.clip_schedule, state.progress))
         entropy_coef = state.scalar(self.entropy_coef * schedule_factor(self.entropy_schedule, state.progress))
-        epochs: list[list[Metrics]] = []
+        epochs: dict[int, list[Metrics]] = defaultdict(list)
         grad_norms: list[Tensor] = []
-        for minibatch in self.minibatches(batch, state, epochs):
+        for epoch, minibatch in self.minibatches(batch, state):
             loss, metrics = state.evaluate(self.loss, minibatch, clip, entropy_coef)
-            epochs[-1].append(metrics)
+            epochs[epoch].append(metrics)
             if self.target_kl and metrics["losses/approx_kl"] > EARLY_STOP_FACTOR * self.target_kl:
                 break  # before the step: this one would only lead further away
             grad_norms.append(state.descend(loss, self.max_grad_norm))
-        last_epoch = mean_metrics(epochs[-1])
-        return mean_metrics([metrics for epoch in epochs for metrics in epoch]) | {
+        last_epoch = mean_metrics(epochs[max(epochs)])
+        return mean_metrics([*itertools.chain(*epochs.values())]) | {
             "losses/grad_norm": torch.stack(grad_norms).mean() if grad_norms else state.scalar(math.nan),
             "losses/explained_variance": explained_variance(batch.value, batch.value_target, batch.valid),
             **{f"{tag}_last_epoch": last_epoch[tag] for tag in ("losses/approx_kl", "losses/kl", "losses/clipfrac")},
@@ -92,13 +94,12 @@ class PPO:
             "charts/gradient_steps": state.scalar(len(grad_norms)),
         }
 
-    def minibatches(self, batch: Batch, state: TrainState, epochs: list[list[Metrics]]) -> Iterator[Batch]:
-        """Every epoch's minibatches, shuffled anew; opens an empty list in ``epochs`` for each epoch's metrics."""
-        for _ in range(self.num_epochs):
-            epochs.append([])
+    def minibatches(self, batch: Batch, state: TrainState) -> Iterator[tuple[int, Batch]]:
+        """Every epoch's minibatches with the number of their epoch, shuffled anew for each."""
+        for epoch in range(self.num_epochs):
             order = torch.randperm(len(batch.advantage), generator=state.minibatch_generator)
             for index in order.chunk(self.num_minibatches):
-                yield take(batch, index.to(batch.advantage.device))
+                yield epoch, take(batch, index.to(batch.advantage.device))
 
     def loss(
         self, actor_critic: ActorCritic, batch: Batch, clip: Tensor, entropy_coef: Tensor

@@ -60,7 +60,8 @@ def compare(name: str, rounds: int, seconds: float) -> None:
         episode_return = statistics.median(result["return"] for result in collected)
         print(
             f"{contestant:<18} {rate:>9,.0f} {min(rates):>9,.0f} {max(rates):>9,.0f} {rate / baseline:>6.2f}  "
-            + "{:>5.0%} {:>9.0%} {:>7.0%} ".format(*shares) + f"{episode_return:>8.2f}",
+            + "{:>5.0%} {:>9.0%} {:>7.0%} ".format(*shares)
+            + f"{episode_return:>8.2f}",
             flush=True,
         )
 

@@ -71,7 +71,7 @@ def stable_baselines3(work: Work, seconds: float) -> dict[str, Any]:
                     raise Stop
 
     make: Callable[[], gymnasium.Env[Any, Any]] = CartPole if work.env == "cartpole" else OneHotMinesweeper
-    policy, policy_kwargs = ("MlpPolicy", tanh_nets()) if work.env == "cartpole" else (board_policy(), {})
+    policy, policy_kwargs = ("MlpPolicy", tanh_nets()) if work.env == "cartpole" else board_policy()
     model = PPO(
         policy, make_vec_env(make, n_envs=work.num_envs, seed=1), n_steps=work.rollout_length,
         batch_size=work.num_envs * work.rollout_length // 4, n_epochs=4, learning_rate=lambda left: 2.5e-4 * left,
@@ -114,8 +114,8 @@ def tanh_nets() -> dict[str, Any]:
     return {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": nn.Tanh}
 
 
-def board_policy() -> Any:  # noqa: ANN401 - an SB3 policy class
-    """The network of W3 in SB3's frame."""
+def board_policy() -> tuple[Any, dict[str, Any]]:
+    """The network of W3 in SB3's frame: a policy class and its settings."""
     from stable_baselines3.common.policies import ActorCriticCnnPolicy
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
@@ -141,16 +141,13 @@ def board_policy() -> Any:  # noqa: ANN401 - an SB3 policy class
             return self.net(x.view(-1, 64, 81).mean(2))  # type: ignore[no-any-return]
 
     class Policy(ActorCriticCnnPolicy):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            super().__init__(*args, **kwargs, features_extractor_class=Trunk, net_arch=[], normalize_images=False)
-
         def _build(self, lr_schedule: Callable[[float], float]) -> None:
             super()._build(lr_schedule)
-            self.action_net = nn.Sequential(nn.Unflatten(1, (64, 9, 9)), nn.Conv2d(64, 1, 1), nn.Flatten())  # type: ignore[assignment]
+            self.action_net = nn.Sequential(nn.Unflatten(1, (64, 9, 9)), nn.Conv2d(64, 1, 1), nn.Flatten())
             self.value_net = Critic()  # type: ignore[assignment]
-            self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+            self.optimizer = self.optimizer_class(self.parameters(), **(self.optimizer_kwargs | {"lr": lr_schedule(1)}))
 
-    return Policy
+    return Policy, {"features_extractor_class": Trunk, "net_arch": [], "normalize_images": False}
 
 
 CONTESTANTS: dict[str, Callable[[Work, float], dict[str, Any]]] = {

@@ -49,7 +49,7 @@ def stepping_rate(env: MinesweeperVecEnv, *, safe: bool, seconds: float = 1.0) -
     return steps / spent
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def choose(legal: NDArray[np.bool_], forbidden: NDArray[np.bool_], action: NDArray[np.int64]) -> None:
     """A uniformly random cell that is legal and not forbidden, for each board [N, cells]."""
     for n in range(len(action)):

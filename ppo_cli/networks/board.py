@@ -75,14 +75,15 @@ class Board(nn.Module):
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
         self.critic_hidden = orthogonal(nn.Linear(features, 64), HIDDEN_GAIN)
         self.value_head = orthogonal(nn.Linear(64, 1), VALUE_GAIN)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         """{board [B, H, W] int8, legal [B, H * W]} -> a policy over [B] and the value [B]."""
         assert isinstance(obs, dict)
         x = self.features(planes(obs["board"]))
         # Averaging over the eight channels of an orbit leaves what no symmetry changes.
-        cells = x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(-1, (-1, self.channels_of_orbit)).mean(-1)
+        batch, channels, height, width = x.shape
+        orbits = (batch, height * width, channels // self.channels_of_orbit, self.channels_of_orbit)
+        cells = x.permute(0, 2, 3, 1).reshape(orbits).mean(-1)
         logits = self.policy_head(cells).squeeze(-1)
         value = self.value_head(self.critic_hidden(cells.mean(dim=1)).relu())
         return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)

@@ -145,10 +145,9 @@ def test_every_epoch_shuffles_anew_and_visits_every_sample_once() -> None:
     state = learner(ActionProbe(4))
     ppo = PPO(num_epochs=3, num_minibatches=5)
     batch = replace(random_batch(0, size=20), advantage=torch.arange(20.0))
-    epochs: list[list[dict[str, Tensor]]] = []
-    seen = [minibatch.advantage.tolist() for minibatch in ppo.minibatches(batch, state, epochs)]
-    assert len(seen) == 15
-    orders = [sum(seen[5 * epoch : 5 * epoch + 5], []) for epoch in range(3)]
+    seen = [(epoch, minibatch.advantage.tolist()) for epoch, minibatch in ppo.minibatches(batch, state)]
+    assert [epoch for epoch, _ in seen] == [0] * 5 + [1] * 5 + [2] * 5
+    orders = [[sample for number, samples in seen if number == epoch for sample in samples] for epoch in range(3)]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
 
