@@ -1,7 +1,7 @@
 """Fully convolutional network for boards: one logit per cell, so that it plays a board of any size.
 
 No pooling in the trunk and no dense layer over cells: what is learned about a pattern in one place holds everywhere.
-The critic sees the mean of the features over the board.
+The critic sees the mean and the maximum of the features over the board.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Board(nn.Module):
         self.convolutions = nn.ModuleList(layers)
         features = channels // self.channels_of_orbit
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
-        self.critic_hidden = orthogonal(nn.Linear(features, 64), HIDDEN_GAIN)
+        self.critic_hidden = orthogonal(nn.Linear(2 * features, 64), HIDDEN_GAIN)
         self.value_head = orthogonal(nn.Linear(64, 1), VALUE_GAIN)
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
@@ -85,7 +85,8 @@ class Board(nn.Module):
         orbits = (batch, height * width, channels // self.channels_of_orbit, self.channels_of_orbit)
         cells = x.permute(0, 2, 3, 1).reshape(orbits).mean(-1)
         logits = self.policy_head(cells).squeeze(-1)
-        value = self.value_head(self.critic_hidden(cells.mean(dim=1)).relu())
+        pooled = torch.cat([cells.mean(dim=1), cells.amax(dim=1)], dim=-1)
+        value = self.value_head(self.critic_hidden(pooled).relu())
         return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)
 
     def features(self, x: Tensor) -> Tensor:
