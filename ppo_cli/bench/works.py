@@ -24,10 +24,16 @@ class Work:
 COMMON = (
     "num_epochs=4", "num_minibatches=4", "learning_rate=2.5e-4", "learning_rate_schedule=linear", "gamma=0.99",
     "gae_lambda=0.95", "clip=0.2", "value_coef=0.5", "entropy_coef=0.01", "max_grad_norm=0.5", "normalize_obs=false",
-    "normalize_reward=false", "target_kl=0",
+    "normalize_reward=false", "target_kl=0", "entropy_schedule=constant", "clip_schedule=constant", "clip_value=0",
 )  # fmt: skip
 MLP = ("network=mlp", "network.hidden=[64,64]", "network.activation=tanh")
-BOARD = ("network=board", "network.channels=64", "network.num_layers=3", "network.residual=false")
+BOARD = (
+    "network=board",
+    "network.channels=64",
+    "network.num_layers=3",
+    "network.residual=false",
+    "network.symmetric=false",
+)
 
 WORKS = {
     "W1": Work("CartPole, 4 envs x 128, 4 epochs x 4 minibatches of 128, 64-64 tanh, separate nets",

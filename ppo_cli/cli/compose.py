@@ -212,13 +212,17 @@ class Composer:
             return unnamed_network(name, value)
         return unknown_setting(name, value, settings_of(config), self.groups())
 
-    def show(self, arguments: Arguments) -> None:
-        """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``."""
+    def show(self, arguments: Arguments, composed: DictConfig | None = None) -> None:
+        """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``; ``composed`` saves composing a second time."""
         flags = arguments.flags
         options: dict[str, Any] = {"config_name": self.config_name, "overrides": arguments.overrides}
         if "--cfg" in flags:
             if flags["--cfg"] not in ("job", "hydra", "all"):
                 raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
+            if flags["--cfg"] == "job" and composed is not None and "--package" not in flags:
+                job = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
+                print(OmegaConf.to_yaml(job, resolve="--resolve" in flags), end="")
+                return
             self.hydra.show_cfg(
                 cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options
             )

@@ -61,7 +61,7 @@ def command(words: list[str]) -> int:
         return resume(composer, arguments)
     config = checked(composer, arguments)
     if "--cfg" in flags:
-        composer.show(arguments)
+        composer.show(arguments, config)
         return 0
     if config.hydra.mode == RunMode.MULTIRUN:
         return multirun(composer, arguments, config)

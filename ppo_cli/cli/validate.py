@@ -247,7 +247,7 @@ def total_steps_problems(config: Settings) -> Iterator[str]:
 def minesweeper_problems(config: Settings) -> Iterator[str]:
     """The mines must fit on the board."""
     if config["env"]["_target_"].startswith("ppo_cli.envs.minesweeper."):
-        from ppo_cli.envs.minesweeper.rules import Rules
+        from ppo_cli.envs.minesweeper.layout import Rules
 
         names = ("height", "width", "mines", "first_click")
         try:

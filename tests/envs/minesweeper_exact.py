@@ -13,7 +13,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.envs.minesweeper.rules import HIDDEN, Rules
+from ppo_cli.envs.minesweeper.layout import Rules
+from ppo_cli.envs.minesweeper.rules import HIDDEN
 
 
 class ExactSolver:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.envs.minesweeper.env import MinesweeperVecEnv
+from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.minefield import Minefield
-from ppo_cli.envs.minesweeper.rules import HIDDEN, MINE, Boards, FirstClick, Rules
+from ppo_cli.envs.minesweeper.rules import HIDDEN, MINE, Boards
 from ppo_cli.types import Step
 from tests.envs.minesweeper_exact import ExactSolver
 

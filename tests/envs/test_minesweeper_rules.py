@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ppo_cli.envs.minesweeper import rules as game
+from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.minefield import Minefield
-from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE, FirstClick, Rules
+from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE
 
 FIRST_CLICKS: list[FirstClick] = ["unsafe", "safe", "zero"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.minefield import Backend, Minefield, Reward
 from ppo_cli.envs.minesweeper.render import render_grid
-from ppo_cli.envs.minesweeper.rules import FirstClick, Rules
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 

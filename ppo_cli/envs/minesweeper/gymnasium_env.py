@@ -23,9 +23,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.minefield import Backend, Minefield, Reward
 from ppo_cli.envs.minesweeper.render import render_ansi, render_rgb, with_mines
-from ppo_cli.envs.minesweeper.rules import FirstClick, Rules
 
 Board = NDArray[np.int8]
 Frame = str | NDArray[np.uint8]

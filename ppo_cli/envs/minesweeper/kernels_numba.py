@@ -14,7 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE, Boards, Rules
+from ppo_cli.envs.minesweeper.layout import Rules
+from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE, Boards
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Cells = NDArray[np.uint16]

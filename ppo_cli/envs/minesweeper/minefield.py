@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppo_cli.envs.minesweeper import rules as reference
-from ppo_cli.envs.minesweeper.rules import HIDDEN, Boards, Rules
+from ppo_cli.envs.minesweeper.layout import Rules
+from ppo_cli.envs.minesweeper.rules import HIDDEN, Boards
 
 Backend = Literal["auto", "numba", "reference"]
 Reward = Literal["progress", "win"]
