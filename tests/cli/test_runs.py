@@ -145,7 +145,15 @@ def test_eval_plays_each_seed_once_and_shows_both_ways_to_act(shell: Shell) -> N
 
 
 def test_a_win_rate_comes_with_its_interval(shell: Shell) -> None:
-    words = ["env=minesweeper", "env.height=3", "env.width=3", "env.mines=2", *SHORT_RUN[1:], "quiet=true"]
+    words = [
+        "env=minesweeper",
+        "env.height=3",
+        "env.width=3",
+        "env.mines=2",
+        *SHORT_RUN[1:],
+        "num_minibatches=4",
+        "quiet=true",
+    ]
     assert shell.train(*words) == 0
     assert shell.eval("latest", "episodes=50", "mode=greedy", "num_threads=1") == 0
     assert re.search(r"win rate +[\d.]+ %  \([\d.]+ to [\d.]+\)$", shell.out, re.MULTILINE)
