@@ -83,7 +83,7 @@ class TRPO:
 
     def improve_policy(self, actor_critic: torch.nn.Module, batch: Batch) -> tuple[Metrics, list[Tensor]]:
         """Take the natural step, as far as the line search lets it; also the parameters that the policy depends on."""
-        policy = map_tensors(Tensor.detach, actor_critic(batch.obs)[0])
+        policy = map_tensors(lambda x: x.detach().clone(), actor_critic(batch.obs)[0])  # may show a parameter itself
         advantage = standardize(batch.advantage, batch.valid) if self.standardize_advantage else batch.advantage
         batch = replace(batch, policy=policy, log_prob=policy.log_prob(batch.action), advantage=advantage)
         surrogate, _ = self.objective(actor_critic, batch)
