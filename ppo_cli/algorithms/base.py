@@ -13,7 +13,10 @@ from ppo_cli.types import Batch, Metrics, Rollout
 
 
 class Algorithm(Protocol):
-    """A frozen dataclass: fields are hyperparameters, methods are equations. It keeps no state of its own."""
+    """A frozen dataclass: fields are hyperparameters, methods are equations.
+
+    It keeps no state of its own; numbers that it moves over the run are in ``TrainState.algorithm_state``.
+    """
 
     @property
     def gamma(self) -> float:
