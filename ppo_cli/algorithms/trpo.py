@@ -4,8 +4,8 @@ Maximize E[r A] subject to E[KL(old, new)] <= max_kl. To first order the answer 
 gradient of the surrogate and F the Fisher matrix, the Hessian of the KL; the length at which the quadratic model of the
 KL reaches max_kl is sqrt(2 max_kl / x F x). A line search back from there holds the real KL to the constraint.
 
-The critic learns on its own: ``learning_rate`` and ``optimizer`` are the critic's, and it moves only weights that the
-policy does not depend on. Of a shared trunk that leaves the value head. The trunk belongs to the policy and moves by the
+The critic learns on its own (``learning_rate`` and ``optimizer`` are the critic's), and only weights that the policy
+does not depend on: of a shared trunk that leaves the value head. The trunk belongs to the policy and moves by the
 natural step only; a value loss that reached into it would change the policy with no bound on the KL, and no update
 could be said to keep to its trust region.
 
