@@ -40,6 +40,18 @@ def gae(rollout: Rollout, *, gamma: float, gae_lambda: float) -> Tensor:
     return reverse_scan(td_error(rollout, gamma=gamma), decay)
 
 
+def monte_carlo(rollout: Rollout, *, gamma: float) -> Tensor:
+    """R_t = r_{t+1} + gamma r_{t+2} + ..., the reward to go (Sutton and Barto 2018, eq. 3.8). [T, N].
+
+    Up to the episode's end; where the rollout's end or a truncation cuts the episode off, the rest is what the critic
+    expects of the state it stopped in. Equals GAE with ``gae_lambda`` 1, plus the value. 0 on rows that are not valid.
+    """
+    cut = rollout.truncated & ~rollout.terminated
+    cut[-1] = ~rollout.terminated[-1]
+    reward = torch.where(rollout.valid, rollout.reward + gamma * rollout.next_value * cut, 0.0)
+    return reverse_scan(reward, gamma * (~rollout.done).to(reward.dtype))
+
+
 def standardize(x: Tensor, valid: Tensor) -> Tensor:
     """Zero mean and unit standard deviation over the valid elements; ``x`` and ``valid`` of one shape.
 

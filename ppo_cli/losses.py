@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppo_cli.types import Batch, Distribution, Metrics
+
 MAX_LOG_RATIO = 20.0
 """exp(20) is 5e8: far outside any clip, far inside float32."""
 
@@ -27,10 +29,15 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, *, clip: Tensor) -> Tens
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
+def squared_error(value: Tensor, value_target: Tensor) -> Tensor:
+    """(V - target)^2, element by element."""
+    return (value - value_target).square()
+
+
 def clipped_value_loss(value: Tensor, old_value: Tensor, value_target: Tensor, *, clip_value: float) -> Tensor:
     """The worse of the two squared errors: of the value, and of the value kept within ``clip_value`` of the old one."""
     clipped = old_value + (value - old_value).clamp(-clip_value, clip_value)
-    return torch.maximum((value - value_target).square(), (clipped - value_target).square())
+    return torch.maximum(squared_error(value, value_target), squared_error(clipped, value_target))
 
 
 def kl_k1(log_ratio: Tensor) -> Tensor:
@@ -46,3 +53,14 @@ def kl_k3(log_ratio: Tensor) -> Tensor:
 def clip_fraction(ratio: Tensor, *, clip: Tensor) -> Tensor:
     """1 where the ratio has left the interval, else 0."""
     return ((ratio - 1).abs() > clip).to(ratio.dtype)
+
+
+@torch.no_grad()
+def policy_change(policy: Distribution, log_ratio: Tensor, batch: Batch) -> Metrics:
+    """How far ``policy`` over [B] has moved from the one that acted; ``log_ratio`` [B] between the two."""
+    return {
+        "losses/old_approx_kl": masked_mean(kl_k1(log_ratio), batch.valid),
+        "losses/approx_kl": masked_mean(kl_k3(log_ratio), batch.valid),
+        "losses/kl": masked_mean(batch.policy.kl(policy), batch.valid),
+        "losses/ratio_max": torch.where(batch.valid, probability_ratio(log_ratio), 0.0).max(),
+    }

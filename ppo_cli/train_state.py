@@ -5,7 +5,7 @@ A checkpoint is this object, the environment and the collector, and nothing else
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from ppo_cli.accelerate import Accelerator
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.schedules import schedule_factor
+from ppo_cli.types import Batch, take
 
 LearningRateSchedule = Literal["constant", "linear", "cosine", "kl_adaptive"]
 P = ParamSpec("P")
@@ -45,6 +46,7 @@ class TrainState:
     seed: int
     env_steps: int = 0
     updates: int = 0
+    algorithm_state: dict[str, float] = field(default_factory=dict)  # numbers that the algorithm itself moves
     action_generator: Generator = field(init=False)  # on the accelerator's device
     minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there
     executors: dict[Callable[..., Any], Callable[..., Any]] = field(init=False, default_factory=dict, repr=False)
@@ -69,10 +71,19 @@ class TrainState:
         result: R = self.executors[function](self.actor_critic, *args)
         return result
 
-    def descend(self, loss: Tensor, max_grad_norm: float) -> Tensor:
-        """One optimizer step down ``loss``; the only backward pass there is. Returns the norm before clipping, 0-d."""
+    def shuffled(self, batch: Batch, num_minibatches: int) -> Iterator[Batch]:
+        """One pass over ``batch``: its samples in a new order, in ``num_minibatches`` parts."""
+        order = torch.randperm(len(batch.advantage), generator=self.minibatch_generator)
+        for index in order.chunk(num_minibatches):
+            yield take(batch, index.to(batch.advantage.device))
+
+    def descend(self, loss: Tensor, max_grad_norm: float, parameters: Sequence[Tensor] | None = None) -> Tensor:
+        """One optimizer step down ``loss``, of all weights or of ``parameters`` only; the others are not touched.
+
+        Returns the gradient's norm before clipping, 0-d.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
         if not grad_norm.isfinite():
             raise NonFiniteError(
@@ -122,6 +133,7 @@ class TrainState:
             "reward_normalizer": self.reward_normalizer.state_dict(),
             "env_steps": self.env_steps,
             "updates": self.updates,
+            "algorithm_state": dict(self.algorithm_state),
             "action_generator": self.action_generator.get_state(),
             "minibatch_generator": self.minibatch_generator.get_state(),
         }
@@ -134,5 +146,6 @@ class TrainState:
         self.reward_normalizer.load_state_dict(state["reward_normalizer"])
         self.env_steps = state["env_steps"]
         self.updates = state["updates"]
+        self.algorithm_state = dict(state.get("algorithm_state", {}))  # older checkpoints have none
         self.action_generator.set_state(state["action_generator"].cpu())
         self.minibatch_generator.set_state(state["minibatch_generator"].cpu())

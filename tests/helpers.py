@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from ppo_cli.envs.base import VecEnv
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Batch, Rollout
+from ppo_cli.types import Batch, Obs, Rollout, map_tensors
 
 
 def random_rollout(seed: int, num_steps: int = 23, num_envs: int = 5, *, all_valid: bool = True) -> Rollout:
@@ -83,4 +85,35 @@ def learner(
         learning_rate_schedule="constant",
         kl_adaptive_target=0.01,
         seed=seed,
+    )
+
+
+def on_policy(
+    actor_critic: nn.Module, seed: int, num_steps: int = 16, num_envs: int = 4, *, all_valid: bool = True
+) -> Rollout:
+    """A rollout whose actions, log-probabilities and values are those of ``actor_critic``; the rest is arbitrary.
+
+    Observations have 4 numbers; a network that reads an action mask gets one with the first action always legal.
+    """
+    rollout = random_rollout(seed, num_steps, num_envs, all_valid=all_valid)
+    generator = torch.Generator().manual_seed(seed)
+    assert isinstance(rollout.obs, Tensor)
+    obs: Obs = rollout.obs
+    if num_masked := getattr(actor_critic, "num_masked", 0):
+        legal = torch.rand(num_steps, num_envs, num_masked, generator=generator) < 0.5
+        legal[..., 0] = True
+        obs = {"obs": rollout.obs, "legal": legal}
+    with torch.no_grad():
+        policy, value = actor_critic(map_tensors(lambda x: x.flatten(0, 1), obs))
+        policy = map_tensors(lambda x: x.unflatten(0, (num_steps, num_envs)).clone(), policy)
+        value = value.unflatten(0, (num_steps, num_envs))
+    action = policy.sample(generator)
+    return replace(
+        rollout,
+        obs=obs,
+        action=action,
+        log_prob=policy.log_prob(action),
+        value=value,
+        next_value=torch.where(rollout.terminated, 0.0, value.roll(-1, 0)),
+        policy=policy,
     )

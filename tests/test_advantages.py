@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch.testing import assert_close
 
-from ppo_cli.advantages import explained_variance, gae, reverse_scan, standardize, td_error
+from ppo_cli.advantages import explained_variance, gae, monte_carlo, reverse_scan, standardize, td_error
 from ppo_cli.types import Rollout
 from tests.helpers import random_rollout
 
@@ -95,6 +95,47 @@ def test_gae_equals_the_rollout_buffer_of_stable_baselines3(seed: int) -> None:
 def test_gae_with_lambda_0_is_the_td_error(seed: int) -> None:
     rollout = random_rollout(seed)
     assert torch.equal(gae(rollout, gamma=GAMMA, gae_lambda=0.0), td_error(rollout, gamma=GAMMA))
+
+
+def three_steps(*, terminated: list[bool], truncated: list[bool]) -> Rollout:
+    """Rewards 1, 0, 2 and successors worth 10, 20, 40."""
+    return replace(
+        random_rollout(0, 3, 1),
+        reward=torch.tensor([[1.0], [0.0], [2.0]]),
+        next_value=torch.tensor([[10.0], [20.0], [40.0]]),
+        terminated=torch.tensor(terminated).unsqueeze(-1),
+        truncated=torch.tensor(truncated).unsqueeze(-1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("terminated", "truncated", "expected"),
+    [
+        ([False, False, True], [False, False, False], [1 + 0.25 * 2, 0.5 * 2, 2]),
+        ([False, False, False], [False, False, False], [1 + 0.25 * 22, 0.5 * 22, 2 + 0.5 * 40]),  # the rollout ends
+        ([False, False, True], [False, True, False], [1 + 0.5 * 10, 0.5 * 20, 2]),  # a time limit after step 2
+        ([False, True, False], [False, True, False], [1, 0, 22]),  # termination wins
+    ],
+)
+def test_the_reward_to_go_by_hand_takes_the_critics_word_only_beyond_a_cut(
+    terminated: list[bool], truncated: list[bool], expected: list[float]
+) -> None:
+    rollout = three_steps(terminated=terminated, truncated=truncated)
+    assert monte_carlo(rollout, gamma=0.5).flatten().tolist() == expected
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_gae_with_lambda_1_is_the_monte_carlo_return_minus_the_value(seed: int, gamma: float, all_valid: bool) -> None:
+    rollout = random_rollout(seed, 12, 3, all_valid=all_valid)
+    dead = ~rollout.valid  # follows the end of an episode, as the dead steps of an auto-reset do
+    ended = rollout.terminated | torch.cat([dead[1:], dead[:1]])
+    # Within an episode the successor is the next row; beyond a cut it is worth what the critic says.
+    next_value = torch.where(rollout.truncated, rollout.next_value, rollout.value.roll(-1, 0))
+    rollout = replace(rollout, terminated=ended & rollout.valid, next_value=next_value)
+    advantage = gae(rollout, gamma=gamma, gae_lambda=1.0)
+    expected = monte_carlo(rollout, gamma=gamma) - rollout.value
+    assert_close(advantage[rollout.valid], expected[rollout.valid], atol=1e-4, rtol=1e-4)
 
 
 def test_termination_wins_over_truncation() -> None:

@@ -94,3 +94,12 @@ def test_the_package_list_names_every_folder_with_modules_or_configs() -> None:
     for config in configs:
         folder = ROOT / config.removeprefix("ppo_cli.").replace(".", "/")
         assert (folder / "__init__.py").is_file(), f"{folder} is not found in a wheel without it"
+
+
+@pytest.mark.parametrize("pair", sorted(path.stem for path in (CONFIGS / "tuned").glob("*.yaml")))
+def test_every_tuned_pair_is_valid_as_shipped(pair: str) -> None:
+    env, algo = next(
+        (env, algo) for env in COMPOSER.options("env") for algo in COMPOSER.options("algo") if pair == f"{env}_{algo}"
+    )
+    if env not in NEEDS_EXTRA:
+        assert validated(settings([f"env={env}", f"algo={algo}"]))["algo"]["name"] == algo

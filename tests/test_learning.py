@@ -43,6 +43,22 @@ def test_cartpole_is_solved_within_500_000_steps_of_4_environments(tmp_path: Pat
     assert summary["final"]["charts/episodic_return"] >= 475
 
 
+@pytest.mark.parametrize(
+    ("algo", "total_env_steps", "threshold"),
+    [("vpg", 500_000, 400), ("a2c", 500_000, 400), ("trpo", 200_000, 475), ("ppo_kl", 500_000, 475)],
+)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_rung_of_the_ladder_learns_cartpole(
+    tmp_path: Path, algo: str, total_env_steps: int, threshold: float, seed: int
+) -> None:
+    summary = train(tmp_path, "env=cartpole", f"algo={algo}", f"seed={seed}")
+    assert summary["final"]["charts/episodic_return"] >= threshold
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-2]["env_steps"] < total_env_steps
+    if algo == "trpo":
+        assert max(row["losses/kl"] for row in rows) <= 0.01, "max_kl"
+
+
 @pytest.mark.parametrize(("env", "threshold"), [("acrobot", -100), ("pendulum", -250)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_classic_control_reaches_its_mark(tmp_path: Path, env: str, threshold: float, seed: int) -> None:

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ppo_cli.algorithms.a2c import A2C
+from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
+from ppo_cli.algorithms.ppo_kl import PPOKL
+from ppo_cli.algorithms.trpo import TRPO
+from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.envs import probes
 from ppo_cli.envs.base import Autoreset
 from ppo_cli.envs.probes import Probe
@@ -16,14 +21,21 @@ from tests.helpers import learner
 GAMMA = 0.8
 
 
-def trained(env: Probe, num_updates: int, *, learning_rate: float = 3e-3) -> TrainState:
+PROXIMAL = PPO(gamma=GAMMA, gae_lambda=0.9, num_epochs=4, num_minibatches=4, entropy_coef=0.0)
+PENALIZED = PPOKL(gamma=GAMMA, gae_lambda=0.9, num_epochs=4, num_minibatches=4, entropy_coef=0.0)
+
+TRUSTED = TRPO(gamma=GAMMA, gae_lambda=0.9, max_kl=0.03, critic_epochs=4)
+
+
+def trained(
+    env: Probe, num_updates: int, *, learning_rate: float = 3e-3, algorithm: Algorithm = PROXIMAL
+) -> TrainState:
     state = learner(env, learning_rate=learning_rate, gamma=GAMMA)
     collector = Collector(env, state, 16, EpisodeWindow())
-    ppo = PPO(gamma=GAMMA, gae_lambda=0.9, num_epochs=4, num_minibatches=4, entropy_coef=0.0)
     state.learning_rate_schedule, state.total_env_steps = "linear", num_updates * 16 * env.num_envs
     for _ in range(num_updates):
         state.begin_update()
-        metrics = ppo.update(state, collector.collect())
+        metrics = algorithm.update(state, collector.collect())
         state.end_update(16 * env.num_envs, metrics["losses/kl"])
     return state
 
@@ -61,3 +73,39 @@ def test_a_continuous_action_moves_to_its_target() -> None:
         policy, _ = state.actor_critic(obs)
     assert_close(policy.mode(), action.unsqueeze(-1) if action.dim() == 1 else action, atol=0.1, rtol=0)
     assert policy.log_std.max().item() < -0.3
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "num_updates", "learning_rate"),
+    [
+        (VPG(gamma=GAMMA), 150, 1e-2),
+        (VPG(gamma=GAMMA, baseline="none"), 150, 1e-2),
+        (A2C(gamma=GAMMA, entropy_coef=0.0), 150, 1e-2),
+        (A2C(gamma=GAMMA, gae_lambda=1.0, entropy_coef=0.0), 150, 1e-2),
+        (TRUSTED, 50, 1e-2),
+        (PENALIZED, 40, 5e-3),
+    ],
+    ids=["vpg", "vpg without baseline", "a2c", "a2c with n-step returns", "trpo", "ppo_kl"],
+)
+@pytest.mark.parametrize("name", ["DiscountProbe", "TruncationProbe", "ActionObservationProbe", "IllegalActionProbe"])
+def test_every_rung_of_the_ladder_learns_the_known_values_and_actions(
+    algorithm: Algorithm, num_updates: int, learning_rate: float, name: str
+) -> None:
+    env: Probe = getattr(probes, name)(16, autoreset="next_step", poison=True)
+    state = trained(env, num_updates, learning_rate=learning_rate, algorithm=algorithm)
+    obs, expected = env.known_values(GAMMA)
+    with torch.no_grad():
+        value = state.actor_critic(obs)[1]
+    assert_close(value, expected, atol=0.15, rtol=0.05)
+    if name.startswith(("Action", "Illegal")):
+        obs, action = env.known_actions()
+        assert torch.equal(state.actor_critic(obs)[0].mode(), action)
+
+
+def test_a_trust_region_finds_a_continuous_action() -> None:
+    env = probes.ContinuousActionProbe(16)
+    state = trained(env, 80, learning_rate=1e-2, algorithm=TRUSTED)
+    obs, action = env.known_actions()
+    with torch.no_grad():
+        policy, _ = state.actor_critic(obs)
+    assert_close(policy.mode(), action, atol=0.15, rtol=0)

@@ -117,6 +117,29 @@ def test_a_restored_state_updates_exactly_as_the_one_it_was_saved_from() -> None
         assert torch.equal(ours, theirs)
 
 
+def test_a_step_of_some_parameters_leaves_the_others_bit_for_bit() -> None:
+    state = learner(ActionProbe(1), learning_rate=0.1)
+    loss = torch.stack([p.sum() for p in state.actor_critic.parameters()]).sum()
+    state.descend(loss, max_grad_norm=1.0)  # so that the optimizer has moments of all
+    before = {name: parameter.detach().clone() for name, parameter in state.actor_critic.named_parameters()}
+    value_head = list(state.actor_critic.value_head.parameters())  # type: ignore[union-attr]
+    loss = torch.stack([p.sum() for p in state.actor_critic.parameters()]).sum()
+    grad_norm = state.descend(loss, 10.0, value_head)
+    assert grad_norm.item() == pytest.approx(math.sqrt(sum(p.numel() for p in value_head)))
+    moved = {name for name, p in state.actor_critic.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"value_head.weight", "value_head.bias"}
+
+
+def test_numbers_that_an_algorithm_moves_are_part_of_the_checkpoint() -> None:
+    state, other = learner(ActionProbe(1)), learner(ActionProbe(1))
+    state.algorithm_state["kl_coef"] = 0.25
+    other.load_state_dict(torch.load(_roundtrip(state.state_dict()), weights_only=True))
+    assert other.algorithm_state == {"kl_coef": 0.25}
+    older = {key: value for key, value in state.state_dict().items() if key != "algorithm_state"}
+    other.load_state_dict(older)
+    assert other.algorithm_state == {}
+
+
 def _roundtrip(content: object) -> object:
     import io
 

@@ -22,16 +22,16 @@ from ppo_cli.losses import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
-    kl_k1,
-    kl_k3,
     masked_mean,
+    policy_change,
     probability_ratio,
+    squared_error,
 )
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.schedules import Schedule, schedule_factor
 from ppo_cli.settings import Range, check_ranges
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Batch, Metrics, Rollout, mean_metrics, take, training_batch
+from ppo_cli.types import Batch, Metrics, Rollout, mean_metrics, training_batch
 
 EARLY_STOP_FACTOR = 1.5
 """An update stops when a minibatch's KL is this many times ``target_kl``: single minibatches are noisy."""
@@ -97,9 +97,8 @@ class PPO:
     def minibatches(self, batch: Batch, state: TrainState) -> Iterator[tuple[int, Batch]]:
         """Every epoch's minibatches with the number of their epoch, shuffled anew for each."""
         for epoch in range(self.num_epochs):
-            order = torch.randperm(len(batch.advantage), generator=state.minibatch_generator)
-            for index in order.chunk(self.num_minibatches):
-                yield epoch, take(batch, index.to(batch.advantage.device))
+            for minibatch in state.shuffled(batch, self.num_minibatches):
+                yield epoch, minibatch
 
     def loss(
         self, actor_critic: ActorCritic, batch: Batch, clip: Tensor, entropy_coef: Tensor
@@ -119,15 +118,12 @@ class PPO:
                 "losses/policy_loss": policy_loss.detach(),
                 "losses/value_loss": value_loss.detach(),
                 "losses/entropy": entropy.detach(),
-                "losses/old_approx_kl": masked_mean(kl_k1(log_ratio), batch.valid),
-                "losses/approx_kl": masked_mean(kl_k3(log_ratio), batch.valid),
-                "losses/kl": masked_mean(batch.policy.kl(policy), batch.valid),
                 "losses/clipfrac": masked_mean(clip_fraction(ratio, clip=clip), batch.valid),
-                "losses/ratio_max": torch.where(batch.valid, ratio, 0.0).max(),
+                **policy_change(policy, log_ratio, batch),
             }
 
     def value_error(self, value: Tensor, batch: Batch) -> Tensor:
         """Squared error of the critic per sample, [B]."""
         if self.clip_value:
             return clipped_value_loss(value, batch.value, batch.value_target, clip_value=self.clip_value)
-        return (value - batch.value_target).square()
+        return squared_error(value, batch.value_target)

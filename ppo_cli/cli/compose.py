@@ -30,6 +30,8 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ppo_cli.cli import algorithms
+from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
 from ppo_cli.cli.run_folder import register_resolvers
 
@@ -210,7 +212,10 @@ class Composer:
         value = (override.input_line or "").partition("=")[2]
         if name.startswith("network.") and config.network.get("_target_") is None:
             return unnamed_network(name, value)
-        return unknown_setting(name, value, settings_of(config), self.groups())
+        algo, target = choices_of(config)["algo"], str(OmegaConf.select(config, "algo._target_"))
+        return setting_of_another(name, value, algo, algorithms.settings_of(target)) or unknown_setting(
+            name, value, settings_of(config), self.groups()
+        )
 
     def show(self, arguments: Arguments, composed: DictConfig | None = None) -> None:
         """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``; ``composed`` saves composing a second time."""

@@ -114,6 +114,15 @@ def declared_settings(target: str, search_path: tuple[str, ...] = ()) -> dict[st
     return _settings(node, module)
 
 
+def class_names(module_name: str) -> list[str]:
+    """The public classes and functions that a module defines.
+
+    Raises:
+        UndeclaredError: where there is no such module.
+    """
+    return _module(module_name, ()).names
+
+
 def _settings(node: ast.AST, module: _Module) -> dict[str, Setting] | None:
     if isinstance(node, ast.ClassDef):
         functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]

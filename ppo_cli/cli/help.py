@@ -123,7 +123,7 @@ def print_train_help(arguments: Arguments) -> None:
     choices = choices_of(config)
 
     page = Page()
-    page.paragraph("ppo-train learns to act by proximal policy optimization (PPO) and shows how well it does.")
+    page.paragraph("ppo-train learns to act by PPO, or by an algorithm that led to it, and shows how well it does.")
     page.line()
     page.rows(TRAIN_EXAMPLES)
     page.heading("Choose one of each", "chosen now in [ ]")

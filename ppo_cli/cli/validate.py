@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import closest, unknown_setting, unnamed_network
 from ppo_cli.cli.declared import Option, Setting, UndeclaredError, declared_settings
@@ -100,10 +101,10 @@ def unknown_settings(config: Settings, declared: Declared) -> Iterator[str]:
     for name, value in config.items():
         if name in PARTS or name in known:
             continue
-        if name in other_algorithms(algo_name):
-            yield f"{name}={plain(value)}: algo={algo_name} has no setting {name}"
-        elif declared.algo:
-            yield unknown_setting(name, plain(value), [*known, *nested], PARTS)
+        if declared.algo:
+            yield setting_of_another(name, plain(value), algo_name, declared.algo) or unknown_setting(
+                name, plain(value), [*known, *nested], PARTS
+            )
     for part, settings in declared.parts.items():
         for name, value in config[part].items():
             if settings is not None and name not in settings and name not in BOOKKEEPING:
@@ -115,19 +116,6 @@ def unknown_in_part(part: str, node: Settings, name: str, value: Any, known: lis
     if node.get("_target_") is None:
         return unnamed_network(f"{part}.{name}", plain(value))
     return unknown_setting(f"{part}.{name}", plain(value), known)
-
-
-def other_algorithms(chosen: str) -> set[str]:
-    """Settings that other algorithms of this package have."""
-    names: set[str] = set()
-    package = importlib.util.find_spec("ppo_cli.algorithms")
-    folders = list(package.submodule_search_locations or ()) if package else []
-    from pathlib import Path
-
-    for path in (path for folder in folders for path in Path(folder).glob("*.py") if path.stem not in ("base", chosen)):
-        for match in re.findall(r"^    (\w+): .*=", path.read_text(encoding="utf-8"), re.MULTILINE):
-            names.add(match)
-    return names
 
 
 def convert_all(config: Settings, declared: Declared, problems: list[str]) -> Settings:

@@ -18,6 +18,17 @@ def test_every_setting_is_shown_with_its_meaning(shell: Shell) -> None:
         assert setting.meaning.split()[0] in shell.out
 
 
+@pytest.mark.parametrize("algo", Composer().options("algo"))
+def test_an_algorithms_own_settings_are_shown_with_their_meaning_and_no_others(shell: Shell, algo: str) -> None:
+    assert shell.train(f"algo={algo}", "--help") == 0
+    section = shell.out.partition(f"Algorithm  algo={algo}\n")[2].partition("\nEnvironment")[0]
+    text = " ".join(section.split())
+    class_name = {"ppo_kl": "PPOKL"}.get(algo, algo.upper())
+    declared = declared_settings(f"ppo_cli.algorithms.{algo}.{class_name}") or {}
+    assert re.findall(r"^  (\w+)", section, re.MULTILINE) == list(declared)
+    assert all(setting.meaning.rstrip(".") in text for setting in declared.values())
+
+
 def test_every_name_of_every_group_is_shown(shell: Shell) -> None:
     assert shell.train("--help") == 0
     composer = Composer()

@@ -31,6 +31,20 @@ MISTAKES = {
     "foo=1": "foo=1: there is no setting foo; ppo-train --help lists them",
     "mines=3": "mines=3: there is no setting mines. Did you mean env.mines=3?",
     "hydra.run.dirr=x": "hydra.run.dirr=x: there is no setting hydra.run.dirr. Did you mean hydra.run.dir=x?",
+    "algo=vpg clip=0.1": (
+        "clip=0.1: algo=vpg has no setting clip (ppo has it). "
+        "It has: gamma, baseline, value_coef, standardize_advantage, max_grad_norm"
+    ),
+    "algo=vpg +clip=0.1": (
+        "clip=0.1: algo=vpg has no setting clip (ppo has it). "
+        "It has: gamma, baseline, value_coef, standardize_advantage, max_grad_norm"
+    ),
+    "env=cartpole gae_lambda=0.9 algo=vpg": (
+        "gae_lambda=0.9: algo=vpg has no setting gae_lambda (a2c, ppo, ppo_kl, trpo have it). "
+        "It has: gamma, baseline, value_coef, standardize_advantage, max_grad_norm"
+    ),
+    "algo=trpo max_kl=0": "max_kl=0: expected a number above 0",
+    "algo=trpo max_klr=0.1": "max_klr=0.1: there is no setting max_klr. Did you mean max_kl=0.1?",
     "env=minesweper": (
         f"env=minesweper: there is no env of this name. Did you mean env=minesweeper? Choose from: {ENVS}"
     ),
