@@ -1,13 +1,13 @@
 """Fully convolutional network for boards: one logit per cell, so that it plays a board of any size.
 
 No pooling in the trunk and no dense layer over cells: what is learned about a pattern in one place holds everywhere.
-The critic sees the mean and the maximum of the features over the board.
+The critic pools the features over the board.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -40,6 +40,7 @@ class Board(nn.Module):
         num_layers: Annotated[int, Range(at_least=1)] = 4,
         residual: bool = False,
         symmetric: bool = True,
+        pooling: Literal["mean", "mean_max"] = "mean",
     ) -> None:
         """Build the network.
 
@@ -50,6 +51,7 @@ class Board(nn.Module):
             num_layers: Convolutions; a logit sees this many cells in every direction.
             residual: Add what goes into each pair of convolutions after the first to what comes out of it.
             symmetric: Tie the weights so that the eight symmetries of the square are built in.
+            pooling: What the critic sees of the features over the board: their mean, or their maximum too.
         """
         check_arguments(Board.__init__, locals())
         super().__init__()
@@ -62,6 +64,7 @@ class Board(nn.Module):
         if symmetric and channels % NUM_SYMMETRIES:
             raise ValueError(f"network.channels must be a multiple of 8 if network.symmetric, got {channels}")
         self.residual = residual
+        self.pooling = pooling
         self.channels_of_orbit = NUM_SYMMETRIES if symmetric else 1
         layers: list[nn.Module] = []
         for number in range(num_layers):
@@ -73,7 +76,7 @@ class Board(nn.Module):
         self.convolutions = nn.ModuleList(layers)
         features = channels // self.channels_of_orbit
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
-        self.critic_hidden = orthogonal(nn.Linear(2 * features, 64), HIDDEN_GAIN)
+        self.critic_hidden = orthogonal(nn.Linear(features * (2 if pooling == "mean_max" else 1), 64), HIDDEN_GAIN)
         self.value_head = orthogonal(nn.Linear(64, 1), VALUE_GAIN)
 
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
@@ -85,7 +88,9 @@ class Board(nn.Module):
         orbits = (batch, height * width, channels // self.channels_of_orbit, self.channels_of_orbit)
         cells = x.permute(0, 2, 3, 1).reshape(orbits).mean(-1)
         logits = self.policy_head(cells).squeeze(-1)
-        pooled = torch.cat([cells.mean(dim=1), cells.amax(dim=1)], dim=-1)
+        pooled = cells.mean(dim=1)
+        if self.pooling == "mean_max":
+            pooled = torch.cat([pooled, cells.amax(dim=1)], dim=-1)
         value = self.value_head(self.critic_hidden(pooled).relu())
         return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)
 

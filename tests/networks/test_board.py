@@ -39,8 +39,11 @@ def turned(x: Tensor, rotations: int, mirrored: bool) -> Tensor:
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotations", range(4))
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_turned_board_is_played_in_the_turned_way(rotations: int, mirrored: bool, residual: bool) -> None:
-    made = network(channels=16, num_layers=5, residual=residual)
+@pytest.mark.parametrize("pooling", ["mean", "mean_max"])
+def test_a_turned_board_is_played_in_the_turned_way(
+    rotations: int, mirrored: bool, residual: bool, pooling: str
+) -> None:
+    made = network(channels=16, num_layers=5, residual=residual, pooling=pooling)
     obs = random_obs(5, 7)
     policy, value = made(obs)
     board = turned(obs["board"], rotations, mirrored)
