@@ -71,7 +71,7 @@ def test_every_environment_is_valid_as_shipped(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPOSER.options("experiment"))
 def test_every_experiment_is_valid_as_shipped(name: str) -> None:
-    validated(settings([f"experiment={name}"]))
+    assert validated(settings([f"experiment={name}"]))["total_env_steps"] >= 1
 
 
 def test_tuned_values_belong_to_a_pair_that_exists() -> None:

@@ -44,8 +44,8 @@ def test_a_value_outside_its_declaration_is_refused_by_name(values: dict[str, An
 
 
 def test_values_inside_are_taken() -> None:
-    Example(clip=1, gamma=1, target=0.5, count=9, schedule="linear")
-    Example(gamma=0)
+    assert Example(clip=1, gamma=1, target=0.5, count=9, schedule="linear").count == 9
+    assert Example(gamma=0).gamma == 0
 
 
 def test_a_constructor_checks_its_arguments() -> None:
