@@ -69,15 +69,50 @@ def forward_layer(network: Network, number: int, x: Floats, out: Floats, n: int)
 
 
 @vectorized
-def forward(network: Network, scratch: Scratch, n: int) -> None:
-    """Fill ``hidden``, ``policy`` and ``value`` from ``x`` [O, n]."""
-    depth, num_hidden = network.depth, len(network.layers) - 2
-    for number in range(num_hidden):
-        x = scratch.x if number % depth == 0 else scratch.hidden[number - 1]
+def forward_trunk(network: Network, scratch: Scratch, first: int, n: int) -> None:
+    """Hidden layers ``first`` to ``first + depth`` from ``x`` [O, n]."""
+    for number in range(first, first + network.depth):
+        x = scratch.x if number == first else scratch.hidden[number - 1]
         forward_layer(network, number, x, scratch.hidden[number], n)
         activate(scratch.hidden[number], network.layers[number, 3], n, network.activation)
-    forward_layer(network, num_hidden, scratch.hidden[depth - 1], scratch.policy, n)
+
+
+@vectorized
+def forward_value(network: Network, scratch: Scratch, n: int) -> None:
+    """Fill ``value`` from the critic's last hidden layer."""
+    num_hidden = len(network.layers) - 2
     forward_layer(network, num_hidden + 1, scratch.hidden[num_hidden - 1], scratch.value, n)
+
+
+@vectorized
+def forward(network: Network, scratch: Scratch, n: int) -> None:
+    """Fill ``hidden``, ``policy`` and ``value`` from ``x`` [O, n]."""
+    num_hidden = len(network.layers) - 2
+    forward_trunk(network, scratch, 0, n)
+    forward_layer(network, num_hidden, scratch.hidden[network.depth - 1], scratch.policy, n)
+    if not network.is_shared:
+        forward_trunk(network, scratch, num_hidden - network.depth, n)
+    forward_value(network, scratch, n)
+
+
+@vectorized
+def load_sample(scratch: Scratch, i: int, obs: Floats) -> None:
+    """Put ``obs`` [O] into the tile as sample i."""
+    for k in range(len(obs)):
+        scratch.x[k, i] = obs[k]
+
+
+@vectorized
+def values(network: Network, scratch: Scratch, obs: Floats, out: Floats, first: int, end: int) -> None:
+    """out[first:end] = V(obs[first:end]); ``obs`` [B, O], ``out`` [B]."""
+    for start in range(first, end, TILE):
+        n = min(TILE, end - start)
+        for i in range(n):
+            load_sample(scratch, i, obs[start + i])
+        forward_trunk(network, scratch, len(network.layers) - 2 - network.depth, n)
+        forward_value(network, scratch, n)
+        for i in range(n):
+            out[start + i] = scratch.value[0, i]
 
 
 @vectorized

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, Scratch, backward, forward
+from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, Scratch, backward, forward, load_sample
 from ppo_cli.kernels.threads import Barrier, meet, share
 
 POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_NORM, NUM_FIGURES = range(11)
@@ -152,7 +152,7 @@ def loss_of_tile(
     scale: np.float32,
     weight: np.float32,
 ) -> None:
-    """From ``policy`` and ``value`` of the samples at ``index`` to ``d_policy`` and ``d_value``; ``weight`` 1 / count."""
+    """From ``policy`` and ``value`` of the samples at ``index`` to their gradients; ``weight`` is 1 / count."""
     actions = scratch.policy.shape[0]
     for i in range(len(index)):
         row = index[i]
@@ -241,8 +241,9 @@ def update(
 ) -> int:
     """One thread's part of an update on every epoch of ``order`` [epochs, B], in minibatches of this many samples.
 
-    ``report`` [epochs * minibatches, NUM_FIGURES] receives sums over the valid samples of each, its largest ratio, their
-    count and the norm of its gradient, NaN where no step was taken. How the update ended, the same for all threads.
+    ``report`` [epochs * minibatches, NUM_FIGURES] receives sums over the valid samples of each minibatch, its largest
+    ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
+    alone. Returns how the update ended, the same for all threads.
     """
     gradient, sums = exchange.gradient[thread], exchange.sums[thread]
     first_parameter, end_parameter = share(len(network.parameters), thread, num_threads)
@@ -261,8 +262,7 @@ def update(
                 index = order[epoch, at : min(at + TILE, start + mine_end)]
                 n = len(index)
                 for i in range(n):
-                    for k in range(samples.obs.shape[1]):
-                        scratch.x[k, i] = samples.obs[index[i], k]
+                    load_sample(scratch, i, samples.obs[index[i]])
                 forward(network, scratch, n)
                 loss_of_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
                 backward(network, scratch, gradient, n)
@@ -273,11 +273,11 @@ def update(
                 kl += exchange.sums[other, K3]
             if thread == 0:
                 for figure in range(NUM_FIGURES):
-                    for other in range(num_threads):
+                    total = exchange.sums[0, figure]
+                    for other in range(1, num_threads):
                         amount = exchange.sums[other, figure]
-                        report[row, figure] = (
-                            max(report[row, figure], amount) if figure == RATIO_MAX else report[row, figure] + amount
-                        )
+                        total = max(total, amount) if figure == RATIO_MAX else total + amount
+                    report[row, figure] = total
                 report[row, COUNT] = count
                 report[row, GRAD_NORM] = np.nan
             if kl * weight > objective.stop_at_kl:
