@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ppo_cli import checkpoint
+from ppo_cli.accelerate import Execution
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.envs.base import HasPicture
 from ppo_cli.logger import RunLogger, Status
@@ -45,6 +46,7 @@ class Trainer:
     run_dir: Path
     intervals: Intervals
     evaluate: Callable[[], dict[str, float]] | None = None
+    execution: Execution = field(default_factory=Execution)
     resumes: int = 0
     saved_at: int = -1
     evaluated: Metrics = field(default_factory=dict)  # waiting to be logged
@@ -110,7 +112,8 @@ class Trainer:
             "collector": self.collector.state_dict(),
             "resumes": self.resumes,
             "torch": str(torch.__version__),
-            "num_threads": torch.get_num_threads(),
+            "path": self.execution.path,
+            "num_threads": self.execution.num_threads,
         }
         folder = self.run_dir / CHECKPOINT_FOLDER
         checkpoint.save(folder, self.state.env_steps, content, keep=self.intervals.keep_checkpoints)
@@ -125,7 +128,10 @@ class Trainer:
             reasons.append("the environment cannot give its state: fresh episodes start")
         if content["torch"] != str(torch.__version__):
             reasons.append(f"it was saved by torch {content['torch']}, this is {torch.__version__}")
-        if content["num_threads"] != torch.get_num_threads():
-            reasons.append(f"it ran on {content['num_threads']} threads, this runs on {torch.get_num_threads()}")
+        path, num_threads = self.execution.path, self.execution.num_threads
+        if (saved_path := content.get("path", "eager")) != path:
+            reasons.append(f"it ran with accelerate={saved_path}, this runs with {path}")
+        if content["num_threads"] != num_threads and path != "fused":  # kernels do not depend on it
+            reasons.append(f"it ran on {content['num_threads']} threads, this runs on {num_threads}")
         self.saved_at = self.state.env_steps
         return reasons

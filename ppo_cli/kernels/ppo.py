@@ -1,7 +1,8 @@
 """The update of `ppo_cli.algorithms.ppo` in one call: every epoch, minibatch, gradient and Adam step.
 
-Threads share each minibatch: each takes its samples forward and backward, then its slice of the parameters, whose
-gradients it sums in the order of the threads, so that a run repeats exactly on the same number of threads.
+Threads share each minibatch, which is cut into slices: a slice of the samples goes forward and backward into a gradient
+of its own, then a slice of the parameters sums these gradients in their order and takes the step. How many slices there
+are does not depend on the threads that work on them, so neither does the result.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ class Adam(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What the threads leave for each other."""
+    """What the threads leave for each other; S slices."""
 
     barrier: Barrier
-    gradient: Floats  # [threads, P]
-    sums: NDArray[np.float64]  # [threads, NUM_FIGURES] of the minibatch
-    squares: NDArray[np.float64]  # [threads] of the gradient's slices
+    gradient: Floats  # [S, P] of each slice of the samples
+    sums: NDArray[np.float64]  # [S, NUM_FIGURES] of each slice of the samples
+    squares: NDArray[np.float64]  # [S] of each slice of the gradient
 
 
 @vectorized
@@ -226,6 +227,56 @@ def adam_step(adam: Adam, parameters: Floats, gradient: Floats, first: int, end:
 
 
 @vectorized
+def learn_slice(
+    network: Network,
+    scratch: Scratch,
+    samples: Samples,
+    objective: Objective,
+    gradient: Floats,
+    sums: NDArray[np.float64],
+    order: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    weight: np.float32,
+) -> None:
+    """Gradient and figures of the samples at ``order``, tile by tile."""
+    gradient[:] = _ZERO
+    sums[:] = 0.0
+    for start in range(0, len(order), TILE):
+        index = order[start : start + TILE]
+        for i in range(len(index)):
+            load_sample(scratch, i, samples.obs[index[i]])
+        forward(network, scratch, len(index))
+        loss_of_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
+        backward(network, scratch, gradient, len(index))
+
+
+@vectorized
+def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN401 (a float)
+    """Leave the sum over all slices in gradient[0, first:end]; the sum of its squares."""
+    squares = 0.0
+    for p in range(first, end):
+        total = gradient[0, p]
+        for s in range(1, len(gradient)):
+            total += gradient[s, p]
+        gradient[0, p] = total
+        squares += np.float64(total) * np.float64(total)
+    return squares
+
+
+@vectorized
+def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: int) -> None:
+    """Fill a row of the report from the slices' ``sums``."""
+    for figure in range(NUM_FIGURES):
+        total = sums[0, figure]
+        for s in range(1, len(sums)):
+            total = max(total, sums[s, figure]) if figure == RATIO_MAX else total + sums[s, figure]
+        report[figure] = total
+    report[COUNT] = count
+    report[GRAD_NORM] = np.nan
+
+
+@vectorized
 def update(
     thread: int,
     num_threads: int,
@@ -245,8 +296,7 @@ def update(
     ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
     alone. Returns how the update ended, the same for all threads.
     """
-    gradient, sums = exchange.gradient[thread], exchange.sums[thread]
-    first_parameter, end_parameter = share(len(network.parameters), thread, num_threads)
+    slices, barrier, num_parameters = len(exchange.squares), exchange.barrier, len(network.parameters)
     step, row = adam.steps_taken, 0
     for epoch in range(len(order)):
         for start in range(0, order.shape[1], minibatch):
@@ -255,46 +305,30 @@ def update(
             if not objective.standardizes:
                 mean, scale = _ZERO, _ONE
             weight = np.float32(1.0 / max(count, 1))
-            gradient[:] = _ZERO
-            sums[:] = 0.0
-            mine, mine_end = share(end - start, thread, num_threads)
-            for at in range(start + mine, start + mine_end, TILE):
-                index = order[epoch, at : min(at + TILE, start + mine_end)]
-                n = len(index)
-                for i in range(n):
-                    load_sample(scratch, i, samples.obs[index[i]])
-                forward(network, scratch, n)
-                loss_of_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
-                backward(network, scratch, gradient, n)
-            meet(exchange.barrier, num_threads)
+            for s in range(thread, slices, num_threads):
+                first, last = share(end - start, s, slices)
+                gradient, sums, mine = (
+                    exchange.gradient[s],
+                    exchange.sums[s],
+                    order[epoch, start + first : start + last],
+                )
+                learn_slice(network, scratch, samples, objective, gradient, sums, mine, mean, scale, weight)
+            meet(barrier, num_threads)
 
-            kl = 0.0
-            for other in range(num_threads):
-                kl += exchange.sums[other, K3]
             if thread == 0:
-                for figure in range(NUM_FIGURES):
-                    total = exchange.sums[0, figure]
-                    for other in range(1, num_threads):
-                        amount = exchange.sums[other, figure]
-                        total = max(total, amount) if figure == RATIO_MAX else total + amount
-                    report[row, figure] = total
-                report[row, COUNT] = count
-                report[row, GRAD_NORM] = np.nan
+                write_report(report[row], exchange.sums, count)
+            kl, norm = 0.0, 0.0
+            for s in range(slices):
+                kl += exchange.sums[s, K3]
             if kl * weight > objective.stop_at_kl:
                 return STOPPED
-            squares = 0.0
-            for p in range(first_parameter, end_parameter):
-                total = exchange.gradient[0, p]
-                for other in range(1, num_threads):
-                    total += exchange.gradient[other, p]
-                exchange.gradient[0, p] = total
-                squares += total * total
-            exchange.squares[thread] = squares
-            meet(exchange.barrier, num_threads)
+            for s in range(thread, slices, num_threads):
+                first, last = share(num_parameters, s, slices)
+                exchange.squares[s] = sum_gradients(exchange.gradient, first, last)
+            meet(barrier, num_threads)
 
-            norm = 0.0
-            for other in range(num_threads):
-                norm += exchange.squares[other]
+            for s in range(slices):
+                norm += exchange.squares[s]
             norm = math.sqrt(norm)
             if thread == 0:
                 report[row, GRAD_NORM] = norm
@@ -302,7 +336,9 @@ def update(
                 return NOT_FINITE
             step += 1
             factor = min(1.0, adam.max_grad_norm / (norm + 1e-6))
-            adam_step(adam, network.parameters, exchange.gradient[0], first_parameter, end_parameter, step, factor)
+            for s in range(thread, slices, num_threads):
+                first, last = share(num_parameters, s, slices)
+                adam_step(adam, network.parameters, exchange.gradient[0], first, last, step, factor)
             row += 1
-            meet(exchange.barrier, num_threads)
+            meet(barrier, num_threads)
     return COMPLETE
