@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.envs.base import HasPicture
 from ppo_cli.logger import RunLogger, Status
 from ppo_cli.rollout import Collector
-from ppo_cli.signals import stop_on_signals
+from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Metrics
 
@@ -52,14 +53,16 @@ class Trainer:
     evaluated: Metrics = field(default_factory=dict)  # waiting to be logged
     picture_due: bool = True
 
-    def run(self) -> tuple[Status, int]:
+    def run(self, stop: StopRequest | None = None) -> tuple[Status, int]:
         """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
+
+        Whoever runs several trainers listens to the signals for all of them and passes ``stop``.
 
         A checkpoint is written in either case, at the boundary between two updates. The last update may go beyond
         ``total_env_steps``: no rollout is cut short.
         """
         state = self.state
-        with stop_on_signals() as stop:
+        with nullcontext(stop) if stop is not None else stop_on_signals() as stop:
             while state.env_steps < state.total_env_steps and not stop:
                 metrics = self.train_once()
                 if self.evaluated or state.updates % self.intervals.log == 0:

@@ -30,10 +30,12 @@ from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
-from ppo_cli.logger import RunLogger
+from ppo_cli.logger import RunLogger, Status
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.progress import Display
 from ppo_cli.rollout import Collector
+from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
 
@@ -59,10 +61,18 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         Stopped: by a signal, with everything saved.
     """
     trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    trainer.logger.start(facts(config, trainer))
+    status, exit_code = run_trainer(trainer)
+    if status == "interrupted":
+        raise Stopped(exit_code)
+    return final_return(trainer)
+
+
+def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Status, int]:
+    """The run itself, its folder finished whatever happens; status and exit code."""
     logger = trainer.logger
     try:
-        logger.start(facts(config, trainer))
-        status, exit_code = trainer.run()
+        status, exit_code = trainer.run(stop)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
@@ -70,13 +80,25 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     finally:
         trainer.collector.env.close()
     logger.finish(status, exit_code=exit_code)
-    if status == "interrupted":
-        raise Stopped(exit_code)
+    return status, exit_code
+
+
+def final_return(trainer: Trainer) -> float:
+    """Mean return of the last episodes, NaN where none has ended."""
     return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
 
 
-def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> Trainer:
+def build_trainer(
+    config: Settings,
+    run_dir: Path,
+    overrides: Sequence[str],
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Trainer:
     """All objects of a run, at its start or, on ``resume``, where its newest checkpoint was saved.
+
+    ``display`` shows its progress in place of the one that ``quiet`` chooses.
 
     Raises:
         UserError: the settings do not fit together; nothing was written.
@@ -100,7 +122,7 @@ def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, 
         start_env_steps=saved["state"]["env_steps"] if saved else 0,
         config=config,
         overrides=overrides,
-        display="silent" if config["quiet"] else "auto",
+        display=display or ("silent" if config["quiet"] else "auto"),
     )
     intervals = Intervals(
         config["log_interval"], config["checkpoint_interval"], config["eval_interval"], config["keep_checkpoints"]

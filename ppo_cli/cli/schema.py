@@ -28,6 +28,8 @@ class TrainSettings:
     """Steps of each environment between two updates; num_envs x rollout_length is the batch."""
     seed: Annotated[int, Range(at_least=0, at_most=4294967295)] = 1
     """Root of every random number of the run."""
+    seeds: int | list[int] | None = None
+    """Independent runs in one process: this many from seed on, or a list as in [1,2,3]."""
 
     learning_rate: Positive = 3e-4
     """Step size of the optimizer."""
@@ -107,7 +109,7 @@ class EvalSettings:
 
 
 SECTIONS = {
-    "Training": ("total_env_steps", "num_envs", "rollout_length", "seed"),
+    "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "accelerate", "precision", "num_threads"),
