@@ -60,9 +60,21 @@ def new_scratch(network: Network) -> Scratch:
     """Allocated once for each thread."""
     inputs, outputs = network.layers[:, 2], network.layers[:, 3]
     num_hidden, width, actions = len(network.layers) - 2, int(outputs[:-2].max()), int(outputs[-2])
-    shapes = [(int(inputs[0]),), (num_hidden, width), (actions,), (1,), (actions,), (1,), (2, width), (actions,)]
-    tiles = (np.zeros((*shape, PADDED), np.float32) for shape in shapes)
-    return Scratch(*tiles, np.zeros((TILE, width), np.float32))
+
+    def tile(*rows: int) -> Floats:
+        return np.zeros((*rows, PADDED), np.float32)
+
+    return Scratch(
+        x=tile(int(inputs[0])),
+        hidden=tile(num_hidden, width),
+        policy=tile(actions),
+        value=tile(1),
+        d_policy=tile(actions),
+        d_value=tile(1),
+        delta=tile(2, width),
+        logs=tile(actions),
+        across=np.zeros((TILE, width), np.float32),
+    )
 
 
 @vectorized
