@@ -12,12 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ppo_cli.bench import jax_peers
-from ppo_cli.bench.contestants import CONTESTANTS, takes_part
+from ppo_cli.bench.contestants import CONTESTANTS, measure_ours, takes_part
 from ppo_cli.bench.env_speed import print_env_speed
+from ppo_cli.bench.growth import print_growth
 from ppo_cli.bench.works import PARTS, WORKS
 
 RESULT = "@@RESULT "
@@ -29,23 +31,31 @@ def main(words: list[str] | None = None) -> int:
     """Run what was asked for and print the tables."""
     names = ", ".join(WORKS)
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("work", nargs="*", default=[*WORKS, "env"], help=f"{names} or env; all by default")
+    parser.add_argument("work", nargs="*", default=[*WORKS, "env"], help=f"{names}, env or growth; all but the last")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each contestant (default 3)")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement (default 15)")
     parser.add_argument("--jax-python", metavar="PATH", help="an interpreter with rejax, which then takes part")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where growth leaves its figures")
     parser.add_argument("--measure", nargs=2, metavar=("CONTESTANT", "WORK"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure-settings", help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.measure:
         contestant, work = arguments.measure
         print(RESULT + json.dumps(CONTESTANTS[contestant](WORKS[work], arguments.seconds, arguments.began)))
         return 0
-    unknown = [name for name in arguments.work if name not in (*WORKS, "env")]
+    if arguments.measure_settings:
+        figures = measure_ours(json.loads(arguments.measure_settings), arguments.seconds, arguments.began)
+        print(RESULT + json.dumps(figures))
+        return 0
+    unknown = [name for name in arguments.work if name not in (*WORKS, "env", "growth")]
     if unknown:
-        parser.error(f"unknown work {unknown[0]}: choose from {names}, env")
+        parser.error(f"unknown work {unknown[0]}: choose from {names}, env, growth")
     for name in arguments.work:
         if name == "env":
             print_env_speed(arguments.rounds)
+        elif name == "growth":
+            print_growth(lambda settings: measure_settings(settings, arguments.seconds), arguments.json)
         else:
             compare(name, arguments.rounds, arguments.seconds, arguments.jax_python)
     return 0
@@ -90,9 +100,15 @@ def row(contestant: str, collected: list[dict[str, Any]], baseline: float) -> st
     )
 
 
+def measure_settings(settings: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Ours with any settings, in a process of its own."""
+    words = ["--measure-settings", json.dumps(list(settings)), "--seconds", str(seconds)]
+    return measure_apart("ppo-cli", [sys.executable, "-m", "ppo_cli.bench", *words])
+
+
 def measure_apart(contestant: str, command: list[str]) -> dict[str, Any]:
     """One measurement in a process of its own."""
-    if "--measure" in command:
+    if "ppo_cli.bench" in command:
         command = [*command, "--began", str(time.time())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]

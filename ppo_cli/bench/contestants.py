@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppo_cli.bench.works import COMMON, Meter, Work
+from ppo_cli.bench.works import Meter, Work
 
 
 def ppo_cli(work: Work, seconds: float, began: float) -> dict[str, Any]:
     """As the command runs it: TensorBoard and metrics.jsonl are written. ``began``: when this process was started."""
-    return measure_ours(work, seconds, began, [f"env={work.env}"])
+    return measure_ours([f"env={work.env}", *work.settings], seconds, began)
 
 
 def ppo_cli_gymnasium(work: Work, seconds: float, began: float) -> dict[str, Any]:
     """The same with Gymnasium's own vectorized CartPole in place of the compiled one."""
-    return measure_ours(work, seconds, began, ["env=gymnasium", "env.id=CartPole-v1"])
+    return measure_ours(["env=gymnasium", "env.id=CartPole-v1", *work.settings], seconds, began)
 
 
 def ppo_cli_torch(work: Work, seconds: float, began: float) -> dict[str, Any]:
     """The same in plain torch."""
-    return measure_ours(work, seconds, began, [f"env={work.env}", "accelerate=eager"])
+    return measure_ours([f"env={work.env}", *work.settings, "accelerate=eager"], seconds, began)
 
 
-def measure_ours(work: Work, seconds: float, began: float, settings: list[str]) -> dict[str, Any]:
+def measure_ours(settings: Sequence[str], seconds: float, began: float) -> dict[str, Any]:
     """Drive the trainer as its own loop does, with a clock."""
     from ppo_cli.cli.train import trainer_of
 
-    settings = [*settings, f"num_envs={work.num_envs}", f"rollout_length={work.rollout_length}"]
     meter = Meter(seconds, began)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of([*settings, *COMMON, *work.overrides, "total_env_steps=1e8", "quiet=true"], Path(folder))
+        trainer = trainer_of([*settings, "total_env_steps=1e8", "quiet=true"], Path(folder))
         while True:
             started = time.perf_counter()
             metrics = trainer.train_once()

@@ -26,6 +26,11 @@ class Work:
     overrides: tuple[str, ...]
     total_env_steps: int  # of a JAX training, which runs as a whole
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All but the environment, in our command line's words."""
+        return (f"num_envs={self.num_envs}", f"rollout_length={self.rollout_length}", *COMMON, *self.overrides)
+
 
 COMMON = (
     "num_epochs=4", "num_minibatches=4", "learning_rate=2.5e-4", "learning_rate_schedule=linear", "gamma=0.99",
