@@ -80,17 +80,17 @@ def test_a_seed_that_fails_harms_none_of_the_others(shell: Shell, monkeypatch: p
 def test_an_interrupted_group_goes_on_where_each_seed_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     train_once = Trainer.train_once
     stop = StopRequest()
-    monkeypatch.setattr(seeds_module, "stop_on_signals", lambda: _already(stop))
 
     def stop_in_the_second_seed(trainer: Trainer) -> object:
         if trainer.state.seed == 2:
             stop.signal_number = 2
         return train_once(trainer)
 
-    monkeypatch.setattr(Trainer, "train_once", stop_in_the_second_seed)
-    assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 130, shell.err
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds_module, "stop_on_signals", lambda: _already(stop))
+        patch.setattr(Trainer, "train_once", stop_in_the_second_seed)
+        assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 130, shell.err
     assert not (shell.folder / "group/seed=3").exists(), "one thread: the third had not begun"
-    monkeypatch.undo()
     assert shell.train("resume=group") == 0
     assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=whole") == 0
     for seed in (1, 2, 3):
