@@ -52,10 +52,11 @@ def test_a_path_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\w+)(?:`|=)", LADDER)) - {"algo"}))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\w+)(?:`|=)", LADDER))))
 def test_a_name_or_setting_exists(name: str) -> None:
     algorithms = {path.stem for path in (PACKAGE / "algorithms").glob("*.py")}
-    assert name in EVERY_NAME | algorithms
+    groups = {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()}
+    assert name in EVERY_NAME | algorithms | groups
 
 
 @pytest.mark.parametrize("tag", sorted(set(re.findall(r"`((?:losses|trpo|charts)/\w+)`", LADDER))))
