@@ -28,14 +28,25 @@ def checkpoint_path(folder: Path, env_steps: int) -> Path:
     return folder / f"step_{env_steps:012d}{SUFFIX}"
 
 
-def save(folder: Path, env_steps: int, content: dict[str, Any], *, keep: int) -> Path:
-    """Write one checkpoint and delete all but the newest ``keep``.
+def save(
+    folder: Path, env_steps: int, content: dict[str, Any], *, keep: int, keep_every: int = 0, best: int | None = None
+) -> Path:
+    """Write one checkpoint and delete those that need not be kept.
 
     The bytes go to a temporary name, to the disk, and only then under the final name, next to their SHA-256: whoever
-    kills the process, a file with the final name is whole. Older files go once the new one is in place.
+    kills the process, a file with the final name is whole. Older files go once the new one has been read back.
+
+    Args:
+        folder: Made where it does not exist.
+        env_steps: After which the checkpoint is taken.
+        content: Plain tensors, numbers, text, lists and dicts.
+        keep: The newest so many stay.
+        keep_every: So does the first at or after each multiple of this many env steps; 0 is none.
+        best: So does the one after this many env steps.
 
     Raises:
         OSError: the disk refused; the older checkpoints are untouched.
+        CheckpointError: the disk took the file and gives back another one; the older checkpoints are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -44,10 +55,31 @@ def save(folder: Path, env_steps: int, content: dict[str, Any], *, keep: int) ->
     path = checkpoint_path(folder, env_steps)
     write_atomically(digest_path(path), hashlib.sha256(data).hexdigest().encode())
     write_atomically(path, data)
-    for old in list_checkpoints(folder)[:-keep]:
+    read_verified(path)
+    for old in dispensable(list_checkpoints(folder), keep, keep_every, best):
         old.unlink(missing_ok=True)
         digest_path(old).unlink(missing_ok=True)
+    for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     return path
+
+
+def dispensable(paths: list[Path], keep: int, keep_every: int, best: int | None) -> list[Path]:
+    """Which of ``paths``, oldest first, need not be kept; the words are those of ``save``."""
+    found, last_multiple = [], 0
+    for path in paths[:-keep]:
+        multiple = env_steps_of(path) // keep_every if keep_every else 0
+        if multiple == last_multiple and env_steps_of(path) != best:
+            found.append(path)
+        last_multiple = multiple
+    return found
+
+
+def env_steps_of(path: Path) -> int:
+    """After how many env steps a checkpoint was taken, by its name."""
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,13 +88,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: not there, not what was written (SHA-256), or written by a newer program.
     """
-    try:
-        data = path.read_bytes()
-        expected = digest_path(path).read_text().strip()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename} is missing") from None
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one it was written with")
+    data = read_verified(path)
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises half a dozen kinds, none of them documented
@@ -71,6 +97,22 @@ def load(path: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {content.get('format')}; this version of ppo-cli reads {FORMAT}")
     return content
+
+
+def read_verified(path: Path) -> bytes:
+    """The bytes of a checkpoint.
+
+    Raises:
+        CheckpointError: not there, or not what was written (SHA-256).
+    """
+    try:
+        data = path.read_bytes()
+        expected = digest_path(path).read_text().strip()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{error.filename} is missing") from None
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one it was written with")
+    return data
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Any], list[str]]:

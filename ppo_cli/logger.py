@@ -40,6 +40,7 @@ from ppo_cli.run_files import (
     CONFIG_FILE,
     METRICS_FILE,
     OVERRIDES_FILE,
+    RESUMES_FILE,
     SUMMARY_FILE,
     AppendFile,
     Summary,
@@ -76,6 +77,7 @@ class RunLogger:
         start_env_steps: Where it starts; above 0 on resume. Points that the folder holds beyond it are dropped.
         config: The resolved configuration as plain dicts, lists and scalars.
         overrides: What the user typed, one item for each argument.
+        resumed: On resume, what is new: settings that changed, why it is not exact. Added to the list of resumes.
         display: ``auto`` is a bar on a terminal and plain lines elsewhere; or a display that exists already.
         headline_tags: Scalars that become columns of TensorBoard's HParams table.
 
@@ -91,6 +93,7 @@ class RunLogger:
         config: Mapping[str, Any],
         start_env_steps: int = 0,
         overrides: Sequence[str] = (),
+        resumed: Mapping[str, Any] | None = None,
         display: DisplayMode | Display = "auto",
         headline_tags: Sequence[str] = ("charts/episodic_return", "eval/episodic_return"),
     ) -> None:
@@ -112,6 +115,8 @@ class RunLogger:
             started=_now(),
             ended=None,
             final={},
+            checkpoint=None,
+            best_checkpoint=None,
             dropped_records=0,
             trial_id=trial_id(config),
             command=command_line(),
@@ -120,15 +125,25 @@ class RunLogger:
         )
         run_dir.mkdir(parents=True, exist_ok=True)
         trim_metrics(run_dir / METRICS_FILE, start_env_steps if start_env_steps else -1)
-        self._metrics_file = AppendFile(run_dir / METRICS_FILE, self._warn)
-        self._events = EventWriter(run_dir, start_env_steps, self._warn)
-        self._describe(config, overrides, headline_tags)
+        self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
+        self._events = EventWriter(run_dir, start_env_steps, self.warn)
+        self._describe(config, headline_tags)
+        self._note_command(list(overrides), resumed)
 
-    def _describe(self, config: Mapping[str, Any], overrides: Sequence[str], headline_tags: Sequence[str]) -> None:
+    def _note_command(self, overrides: list[str], resumed: Mapping[str, Any] | None) -> None:
+        """Write down what the user typed: at the start of the run, and each time that it goes on."""
+        if resumed is None:
+            write_atomically(self.run_dir / OVERRIDES_FILE, to_yaml(overrides).encode())
+            return
+        path = self.run_dir / RESUMES_FILE
+        earlier = path.read_bytes() if path.exists() else b""
+        entry = {"time": _now(), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
+        write_atomically(path, earlier + to_yaml([entry]).encode())
+
+    def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
-        write_atomically(self.run_dir / OVERRIDES_FILE, to_yaml(list(overrides)).encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
         self._events.session_start(step, hyperparameters(config), self._summary.trial_id, headline_tags)
@@ -183,6 +198,8 @@ class RunLogger:
         final: Mapping[str, float] | None = None,
         error: str | None = None,
         exit_code: int | None = None,
+        checkpoint: Path | None = None,
+        best_checkpoint: Path | None = None,
     ) -> None:
         """Write the verdict, close the files and tell where to look. Safe to call after any failure; once.
 
@@ -191,6 +208,8 @@ class RunLogger:
             final: Figures that count beside the latest of each tag, such as those of a last evaluation.
             error: What went wrong, one line.
             exit_code: Of the process, where it is not the usual one of this status.
+            checkpoint: The newest one.
+            best_checkpoint: The best one, where that is known.
         """
         self.display.close()
         self._latest |= final or {}
@@ -201,6 +220,8 @@ class RunLogger:
         self._summary.status = status
         self._summary.exit_code = EXIT_CODES[status] if exit_code is None else exit_code
         self._summary.error = error
+        self._summary.checkpoint = str(checkpoint.relative_to(self.run_dir)) if checkpoint else None
+        self._summary.best_checkpoint = str(best_checkpoint.relative_to(self.run_dir)) if best_checkpoint else None
         self._summary.steps_per_second = json_value(self._throughput.total)
         self._summary.wall_seconds = round(time.monotonic() - self._started_at, 3)
         self._summary.ended = _now()
@@ -209,7 +230,7 @@ class RunLogger:
         try:
             write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         except OSError as failure:
-            self._warn(f"cannot write {self.run_dir / SUMMARY_FILE}: {failure.strerror}")
+            self.warn(f"cannot write {self.run_dir / SUMMARY_FILE}: {failure.strerror}")
         self.display.note(self._closing_words())
 
     def _closing_words(self) -> str:
@@ -232,7 +253,10 @@ class RunLogger:
             "look at it": f"tensorboard --logdir {folder}",
             "evaluate": f"ppo-eval {folder}",
         }
-        if summary.status == "interrupted":
+        if summary.best_checkpoint:
+            rows["best"] = f"ppo-eval {shlex.quote(shown_path(self.run_dir / summary.best_checkpoint))}"
+        if summary.checkpoint and (summary.status != "completed" or summary.exit_code):
+            rows["last saved"] = summary.checkpoint
             rows["go on"] = f"ppo-train resume={folder}"
         return "\n" + table(rows) + "\n"
 
@@ -241,7 +265,7 @@ class RunLogger:
         rate = self._throughput.recent
         return Snapshot(self._summary.env_steps, self._summary.total_env_steps, rate, dict(self._latest))
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Say a sentence that must not be missed."""
         self.display.note(text, warning=True)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_cli.envs.base import HasState, VecEnv, env_seeds
+from ppo_cli.envs.base import HasState, NoStateError, VecEnv, env_seeds
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.networks.base import act
-from ppo_cli.train_state import TrainState
+from ppo_cli.train_state import NonFiniteError, TrainState
 from ppo_cli.types import Distribution, Obs, Rollout, Step, map_tensors, take_rows, write_row
 
 
@@ -32,6 +32,7 @@ class Collector:
         self.dead = torch.zeros(env.num_envs, dtype=torch.bool, device=self.device)  # this step will be a dead one
         self.episode_return = torch.zeros(env.num_envs, device=self.device)
         self.episode_length = torch.zeros(env.num_envs, device=self.device)
+        self.obs_sum = torch.zeros(env.num_envs, device=self.device)  # of a rollout, where normalizing hides who
         self.storage: Rollout | None = None
         self.noise: Tensor  # [T, N, ...] random numbers that decide the actions of a rollout
         self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
@@ -42,26 +43,37 @@ class Collector:
         """The next T steps. Feeds the episode window and the running moments on the way."""
         self.seconds = {"env": 0.0, "inference": 0.0}
         self.final_obs, self.finished = [], []
-        for t in range(self.rollout_length):
-            started = time.perf_counter()
-            action = self.act(t)
-            acted = time.perf_counter()
-            step = self.env.step(action)
-            self.seconds["inference"] += acted - started
-            self.seconds["env"] += time.perf_counter() - acted
-            self.record(t, step)
+        self.obs_sum.zero_()
+        try:
+            for t in range(self.rollout_length):
+                self.collect_step(t)
+        except Exception:
+            self.require_finite()  # an environment that is given NaN fails in ways of its own
+            raise
         if self.finished:
             figures = {tag: torch.cat([ended[tag] for ended in self.finished]) for tag in self.finished[0]}
             self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
         assert self.storage is not None
+        self.require_finite()
         self.value_successors(self.storage)
         normalize = self.state.reward_normalizer
         self.storage.reward.copy_(normalize(self.storage.reward, self.storage.done, self.storage.valid))
         return self.storage
 
+    def collect_step(self, t: int) -> None:
+        """Act, step, record."""
+        started = time.perf_counter()
+        action = self.act(t)
+        acted = time.perf_counter()
+        step = self.env.step(action)
+        self.seconds["inference"] += acted - started
+        self.seconds["env"] += time.perf_counter() - acted
+        self.record(t, step)
+
     def act(self, t: int) -> Tensor:
         """Choose the actions of step t and store what they were chosen from and by. [N, *A]."""
         state = self.state
+        self.note_raw_obs()
         state.obs_normalizer.update(self.raw_obs, ~self.dead)
         obs = state.obs_normalizer(self.raw_obs)
         policy, value = state.evaluate(act, obs)
@@ -92,6 +104,35 @@ class Collector:
             self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
         done = storage.terminated[t] | storage.truncated[t]
         self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
+
+    def note_raw_obs(self) -> None:
+        """One environment's NaN makes the running moments NaN, and with them everyone's observation."""
+        if self.state.obs_normalizer.enabled:
+            obs = self.raw_obs["obs"] if isinstance(self.raw_obs, dict) else self.raw_obs
+            self.obs_sum += obs.flatten(1).sum(dim=1)
+
+    def require_finite(self) -> None:
+        """Make sure that the environments gave numbers, before anything is learnt from them.
+
+        Raises:
+            NonFiniteError: naming the environment and the step.
+        """
+        if (storage := self.storage) is None:
+            return
+        observations = storage.obs if isinstance(storage.obs, dict) else {"observation": storage.obs}
+        for what, values in {**observations, "reward": storage.reward}.items():
+            if (entry := nonfinite_entry(values, storage.valid if what == "reward" else None)) is None:
+                continue
+            t, n = entry
+            value = values[t, n].flatten()
+            if what != "reward" and not self.obs_sum.isfinite().all():
+                n = int((~self.obs_sum.isfinite()).nonzero()[0])
+            number = value[~value.isfinite()][0].item()
+            env_steps = self.state.env_steps + t * self.env.num_envs
+            raise NonFiniteError(
+                f"environment {n} gave the {what} {number} in step {t + 1} of the rollout of update "
+                f"{self.state.updates + 1}, after {env_steps:,} env steps: nothing was learnt from it"
+            )
 
     def value_successors(self, storage: Rollout) -> None:
         """Fill ``next_value``: the next row's value, except where the next row belongs to another episode.
@@ -154,7 +195,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Figures of the episodes under way, and their environments' state where they can give it."""
         return {
-            "env": self.env.state_dict() if isinstance(self.env, HasState) else {},
+            **self.env_state(),
             "raw_obs": map_tensors(Tensor.clone, self.raw_obs),
             "dead": self.dead.clone(),
             "episode_return": self.episode_return.clone(),
@@ -162,21 +203,55 @@ class Collector:
             "episodes": self.episodes.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], *, resumes: int) -> bool:
-        """Take up where ``state_dict`` was taken. Returns whether the episodes under way could be continued.
+    def env_state(self) -> dict[str, Any]:
+        """The environments' state, or why there is none."""
+        if not isinstance(self.env, HasState):
+            return {"env": {}, "no_env_state": f"{type(self.env).__name__} has no state_dict"}
+        try:
+            return {"env": self.env.state_dict()}
+        except NoStateError as error:
+            return {"env": {}, "no_env_state": str(error)}
 
-        Where the environment cannot give its state (or their number changed) fresh episodes start instead, from seeds
-        that depend on ``resumes``, how often the run has been resumed, so that none is played twice.
+    def load_state_dict(self, state: dict[str, Any], *, resumes: int, changed: str | None = None) -> str | None:
+        """Take up where ``state_dict`` was taken. Returns why the episodes under way could not be continued, or None.
+
+        Where the environment cannot give its state, or another one is wanted now (``changed`` says how), fresh episodes
+        start instead, from seeds that depend on ``resumes``, how often the run has been resumed: none is played twice.
         """
         self.episodes.load_state_dict(state["episodes"])
-        if not (isinstance(self.env, HasState) and state["env"] and len(state["dead"]) == self.env.num_envs):
+        reason = changed or self.load_env_state(state)
+        if reason:
             self.raw_obs = self.to_device(self.env.reset(env_seeds(self.state.seed, self.env.num_envs, 1 + resumes)))
-            return False
-        self.env.load_state_dict(state["env"])
+            return reason
         self.raw_obs = self.to_device(state["raw_obs"])
         for name in ("dead", "episode_return", "episode_length"):
             setattr(self, name, state[name].to(self.device).clone())
-        return True
+        return None
+
+    def load_env_state(self, state: dict[str, Any]) -> str | None:
+        """Put the environments where they were, or say why not."""
+        if (num_envs := len(state["dead"])) != self.env.num_envs:
+            return f"there were {num_envs} environments, now there are {self.env.num_envs}"
+        if not (isinstance(self.env, HasState) and state["env"]):
+            return str(state.get("no_env_state", "the environment did not give its state"))
+        try:
+            self.env.load_state_dict(state["env"])
+        except NoStateError as error:
+            return str(error)
+        return None
+
+
+def nonfinite_entry(values: Tensor, valid: Tensor | None) -> tuple[int, int] | None:
+    """Step and environment of the first NaN or infinity in ``values`` [T, N, ...], where ``valid`` [T, N], if any."""
+    if not values.is_floating_point() or values.sum().isfinite():  # one pass, no memory: nearly always the answer
+        return None
+    entries = ~values.isfinite().flatten(2).all(dim=2) if values.dim() > 2 else ~values.isfinite()
+    if valid is not None:
+        entries &= valid
+    if not entries.any():
+        return None
+    t, n = entries.nonzero()[0].tolist()
+    return t, n
 
 
 def concatenate(parts: list[Obs]) -> Obs:

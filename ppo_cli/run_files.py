@@ -20,6 +20,7 @@ CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
+RESUMES_FILE = "resumes.yaml"
 
 REPORTED_PACKAGES = ("ppo-cli", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "tensorboard", "numba")
 
@@ -43,6 +44,8 @@ class Summary:
     started: str
     ended: str | None
     final: dict[str, float | None]  # latest value by tag
+    checkpoint: str | None  # the newest one, below the run folder
+    best_checkpoint: str | None
     dropped_records: int  # log records that the disk refused
     trial_id: str  # equal for runs that differ in nothing but the seed
     command: str

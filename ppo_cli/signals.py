@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Ctrl-C, kill, a closed terminal, and what schedulers send before the time is up."""
 
 
 class StopRequest:
@@ -28,7 +29,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note the first SIGINT or SIGTERM for the loop to see; the second one acts as it did before.
+    """Note the first of `STOP_SIGNALS` for the loop to see; the second one ends the process at once.
 
     Handlers are installed in the main thread only (elsewhere Python forbids it) and put back at the end.
     """

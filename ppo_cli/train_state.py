@@ -25,15 +25,17 @@ KL_ADAPTIVE_FACTOR = 1.5
 KL_ADAPTIVE_RANGE = (1e-5, 1e-2)
 """Bounds that the KL-adaptive learning rate stays within."""
 
+OPTIMIZER_SETTINGS = ("eps", "weight_decay")
+
 
 class NonFiniteError(FloatingPointError):
-    """A gradient is NaN or infinite. Raised before the optimizer's step: the weights are still good."""
+    """Something is NaN or infinite. Raised before the optimizer's step: the weights are still good."""
 
     @classmethod
-    def of(cls, grad_norm: float, loss: float, update: int) -> NonFiniteError:
-        """The error of update number ``update``, with what to try."""
+    def of(cls, grad_norm: float, loss: float, update: int, gradient_step: int) -> NonFiniteError:
+        """The error of one gradient step of an update, both counted from 1, with what to try."""
         return cls(
-            f"the gradient's norm is {grad_norm} in update {update}, the loss {loss}: "
+            f"the gradient's norm is {grad_norm} in gradient step {gradient_step} of update {update}, the loss {loss}: "
             "the step was not taken. A lower learning_rate, or rewards of order 1 (normalize_reward=true), helps."
         )
 
@@ -54,6 +56,7 @@ class TrainState:
     seed: int
     env_steps: int = 0
     updates: int = 0
+    gradient_steps: int = field(init=False, default=0)  # of the update under way
     algorithm_state: dict[str, float] = field(default_factory=dict)  # numbers that the algorithm itself moves
     action_generator: Generator = field(init=False)  # on the accelerator's device
     minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there
@@ -94,12 +97,14 @@ class TrainState:
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
         if not grad_norm.isfinite():
-            raise NonFiniteError.of(grad_norm.item(), loss.item(), self.updates + 1)
+            raise NonFiniteError.of(grad_norm.item(), loss.item(), self.updates + 1, self.gradient_steps + 1)
         self.optimizer.step()
+        self.gradient_steps += 1
         return grad_norm
 
     def begin_update(self) -> None:
         """Set the learning rate that the schedule asks for now."""
+        self.gradient_steps = 0
         if self.learning_rate_schedule != "kl_adaptive":
             factor = schedule_factor(self.learning_rate_schedule, self.progress)
             self.set_learning_rate(self.learning_rate * factor)
@@ -129,6 +134,16 @@ class TrainState:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
+    def require_finite_weights(self) -> None:
+        """Make sure that what is about to be saved is worth it.
+
+        Raises:
+            NonFiniteError: naming the first weight that is NaN or infinite.
+        """
+        for name, weight in self.actor_critic.state_dict().items():
+            if not weight.isfinite().all():
+                raise NonFiniteError(f"the weights in {name} are not finite after update {self.updates}")
+
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors, numbers and dicts, so that it loads without running any code."""
         return {
@@ -146,7 +161,10 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where ``state_dict`` was taken."""
         self.actor_critic.load_state_dict(state["actor_critic"])
+        settings = [{name: group[name] for name in OPTIMIZER_SETTINGS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(wanted)  # what was built counts, not what was saved
         self.obs_normalizer.moments.load_state_dict(state["obs_normalizer"])
         self.reward_normalizer.load_state_dict(state["reward_normalizer"])
         self.env_steps = state["env_steps"]

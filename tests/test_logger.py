@@ -265,7 +265,8 @@ def test_paths_are_shown_as_one_would_type_them_here(tmp_path, monkeypatch, caps
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    make_logger(tmp_path / "outputs" / "run", display="plain").finish("interrupted")
+    run = tmp_path / "outputs" / "run"
+    make_logger(run, display="plain").finish("interrupted", checkpoint=run / "checkpoints/step_000000000064.pt")
     assert "ppo-train resume=outputs/run\n" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.program import Stopped
+from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.trust import import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
@@ -30,14 +31,14 @@ from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
-from ppo_cli.logger import RunLogger, Status
+from ppo_cli.logger import RunLogger, Status, shown_path
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.progress import Display
 from ppo_cli.rollout import Collector
 from ppo_cli.signals import StopRequest
-from ppo_cli.train_state import TrainState
-from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
+from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
 
 EVALUATION_STREAM = 2
 """Of the seeds: evaluation never replays an episode of training."""
@@ -46,6 +47,9 @@ EVALUATION_ENVS = 256
 """Environments that play side by side in an evaluation, unless said otherwise."""
 
 PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
+
+NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds")
+"""Settings that say where and how a run is watched, not what it does."""
 
 GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
@@ -59,28 +63,55 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     Raises:
         UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
+        ReportedError: NaN or infinity, or a disk that refused the last checkpoint.
     """
     trainer = build_trainer(config, run_dir, overrides, resume=resume)
     trainer.logger.start(facts(config, trainer))
-    status, exit_code = run_trainer(trainer)
+    try:
+        status, exit_code = run_trainer(trainer)
+    except NonFiniteError as error:
+        print_problems([str(error), what_is_left(trainer)])
+        raise ReportedError(CRASH) from error
+    if exit_code == UNSAVED:
+        print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
+        raise ReportedError(exit_code)
     if status == "interrupted":
         raise Stopped(exit_code)
     return final_return(trainer)
 
 
+def what_is_left(trainer: Trainer) -> str:
+    """The last good checkpoint of a run that ended badly, and how to use it."""
+    newest = trainer.newest_checkpoint
+    if newest is None:
+        return "there is no checkpoint to go on from; checkpoint_interval sets how often one is written"
+    return f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shown_path(trainer.run_dir)}"
+
+
 def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Status, int]:
     """The run itself, its folder finished whatever happens; status and exit code."""
-    logger = trainer.logger
+    status: Status
     try:
         status, exit_code = trainer.run(stop)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        finish(trainer, status, error=f"{type(error).__name__}: {error}".strip(": "))
         raise
     finally:
         trainer.collector.env.close()
-    logger.finish(status, exit_code=exit_code)
+    finish(trainer, status, exit_code=exit_code)
     return status, exit_code
+
+
+def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, error: str | None = None) -> None:
+    """Write down how the run ended and what it leaves."""
+    trainer.logger.finish(
+        status,
+        exit_code=exit_code,
+        error=error,
+        checkpoint=trainer.newest_checkpoint,
+        best_checkpoint=trainer.best_checkpoint,
+    )
 
 
 def final_return(trainer: Trainer) -> float:
@@ -112,7 +143,11 @@ def build_trainer(
         state = build_state(config, env, algorithm.gamma)
         execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
-    except (ValueError, checkpoint.CheckpointError) as error:
+        changes = changed_settings(saved, config) if saved else {}
+        reasons = restore(saved, state, collector, execution, env_change(changes)) if saved else []
+    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
+        if isinstance(error, RuntimeError) and not resume:
+            raise
         raise UserError(str(error)) from error
     if not resume:
         claim(run_dir)
@@ -122,16 +157,46 @@ def build_trainer(
         start_env_steps=saved["state"]["env_steps"] if saved else 0,
         config=config,
         overrides=overrides,
+        resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
         display=display or ("silent" if config["quiet"] else "auto"),
     )
     intervals = Intervals(
-        config["log_interval"], config["checkpoint_interval"], config["eval_interval"], config["keep_checkpoints"]
+        config["log_interval"],
+        config["checkpoint_interval"],
+        config["eval_interval"],
+        config["keep_checkpoints"],
+        config["keep_every"],
+        config["keep_best"],
     )
-    trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluation(config, state), execution)
+    trainer = Trainer(
+        state,
+        algorithm,
+        collector,
+        logger,
+        run_dir,
+        intervals,
+        evaluation(config, state),
+        execution,
+        config=json.dumps(config),
+    )
     if saved:
-        for note in [*notes, *trainer.restore(saved)]:
-            logger.display.note(note, warning=True)
+        trainer.take_up(saved)
+        for note in [*notes, *(f"approximate: {reason}" for reason in reasons)]:
+            logger.warn(note)
+        for name, change in described(changes).items():
+            logger.display.note(f"changed: {name} {change}")
     return trainer
+
+
+def env_change(changes: dict[str, tuple[Any, Any]]) -> str | None:
+    """How the environment is not the one that it was, so that its episodes cannot be continued."""
+    of_env = {name: change for name, change in changes.items() if name.startswith("env.")}
+    return ", ".join(f"{name} {change}" for name, change in described(of_env).items()) or None
+
+
+def described(changes: dict[str, tuple[Any, Any]]) -> dict[str, str]:
+    """Changes of settings as text; where a run lies and what it prints is no change of the run."""
+    return {name: f"{before} -> {now}" for name, (before, now) in changes.items() if name not in NO_CHANGE}
 
 
 def build_env(config: Settings, num_envs: int) -> VecEnv:
@@ -309,6 +374,7 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
         "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
         "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}, {accelerator.precision}",
+        **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
         "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
     }
 

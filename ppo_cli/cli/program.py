@@ -14,8 +14,9 @@ from types import FrameType
 from ppo_cli.cli.arguments import UserError
 
 USER_ERROR = 2
-CRASH = 1
+CRASH = 1  # a run that failed, too; 3 is a run whose last checkpoint could not be written (`ppo_cli.trainer.UNSAVED`)
 INTERRUPTED = 130
+UNWINDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,7 +38,7 @@ class ReportedError(Exception):
 def guarded(function: Callable[[], int]) -> int:
     """Run a command and return its exit code: 0 done, 2 the user's mistake, 1 ours, 128 + n ended by signal n."""
     try:
-        with sigterm_unwinds():
+        with signals_unwind():
             return function()
     except UserError as error:
         print_problems(error.problems)
@@ -58,8 +59,8 @@ def guarded(function: Callable[[], int]) -> int:
 
 
 @contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM ends the program like Ctrl-C, so that it tidies up; a run that has begun listens to both itself."""
+def signals_unwind() -> Iterator[None]:
+    """Signals end the program like Ctrl-C, so that it tidies up; a run that has begun listens to all of them itself."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         print("\nstopped", file=sys.stderr)
@@ -68,11 +69,13 @@ def sigterm_unwinds() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, stop)
+    numbers = [n for n in UNWINDING if signal.getsignal(n) != signal.SIG_IGN]  # nohup's SIGHUP stays ignored
+    previous = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def print_problems(problems: Iterable[str]) -> None:

@@ -63,6 +63,10 @@ class TrainSettings:
     """Environment steps between two checkpoints; 0 saves at the end only."""
     keep_checkpoints: AtLeastOne = 3
     """Newest checkpoints to keep."""
+    keep_every: Count = 0
+    """Environment steps between checkpoints that are kept for good; 0 keeps none of them."""
+    keep_best: bool = True
+    """Keep the checkpoint with the best return, of evaluations where there are any, otherwise of training."""
     eval_interval: Count = 0
     """Environment steps between two evaluations; 0 never evaluates."""
     eval_episodes: AtLeastOne = 100
@@ -113,7 +117,8 @@ SECTIONS = {
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
-    "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes", "quiet",
+    "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
+               "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),
 }  # fmt: skip
 """The order in which `ppo-train --help` shows the keys."""

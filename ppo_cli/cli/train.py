@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ppo_cli.trainer import Trainer
 
 CRASH_FILE = "error.txt"
+KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
+"""Settings that a run keeps when it goes on."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -156,6 +159,8 @@ def task(config: DictConfig) -> float:
     except UserError as error:
         print_problems(error.problems)
         raise ReportedError(USER_ERROR) from error
+    except ReportedError:
+        raise
     except Exception as error:
         report_crash(error, run_dir)
         raise ReportedError(CRASH) from error
@@ -187,7 +192,8 @@ def report_crash(error: Exception, run_dir: Path) -> None:
     """Show the traceback once, and leave it in the run folder if the run had begun."""
     traceback.print_exception(error)
     if run_dir.is_dir() and any(run_dir.iterdir()):
-        (run_dir / CRASH_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        with suppress(OSError):  # a full disk may be what ended the run
+            (run_dir / CRASH_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 
 
 def resume(composer: Composer, arguments: Arguments) -> int:
@@ -208,9 +214,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     saved = OmegaConf.create(OmegaConf.load((members[0] if members else folder) / "config.yaml"))
     assert isinstance(saved, DictConfig)
     for name, value in given.items():
-        if name in ("env", "algo", "network", "experiment", "output_dir", "run_name") or name.startswith(
-            ("hydra", "network.")
-        ):
+        if name in KEPT or name.startswith(("hydra", "network.")):
             raise UserError(f"{name}={value}: a run that goes on keeps its {name}")
         if name != "trust" and OmegaConf.select(saved, name, default=saved) is saved:
             known = [str(key) for key in saved]
@@ -222,7 +226,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
         return 0
     try:
         run(settings, folder, arguments.overrides, resume=True)
-    except UserError:
+    except (UserError, ReportedError):
         raise
     except Exception as error:
         report_crash(error, folder)

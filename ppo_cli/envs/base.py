@@ -59,16 +59,28 @@ def env_seeds(seed: int, num_envs: int, stream: int = 0) -> list[int]:
     return [int(word) for word in np.random.SeedSequence([seed, stream]).generate_state(num_envs)]
 
 
+class NoStateError(Exception):
+    """An environment's episodes cannot be continued from a checkpoint. The message says why, in a clause."""
+
+
 @runtime_checkable
 class HasState(Protocol):
     """An environment whose episodes can be continued from a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers."""
+        """Plain tensors, numbers and text.
+
+        Raises:
+            NoStateError: this one's cannot, after all.
+        """
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
+        """Continue exactly where ``state_dict`` was taken.
+
+        Raises:
+            NoStateError: ``state`` belongs to an environment that was built differently.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ import copy
 import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import gymnasium as gym
@@ -24,7 +25,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.base import Autoreset, NoStateError
+from ppo_cli.envs.object_state import capture, restore
+from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 
@@ -86,6 +89,18 @@ class GymnasiumVecEnv:
     ) -> None:
         check_arguments(GymnasiumVecEnv.__init__, locals())
         self.num_envs = num_envs
+        self._id = id
+        self._make_copy = partial(
+            GymnasiumVecEnv,
+            min(num_envs, COPIED_ENVS),
+            id,
+            copy.deepcopy(kwargs),
+            vectorization,
+            autoreset,
+            wrappers,
+            trusted_modules,
+        )
+        self._against_copying: str | None = None  # empty: tried, and they play alike
         self._env = make_vector_env(
             find_spec(id, trusted_modules),
             num_envs,
@@ -144,13 +159,29 @@ class GymnasiumVecEnv:
         return {} if self._success is None else {"charts/success_rate": self._success}
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: a Gymnasium environment's state cannot be had without pickle. A resumed run reseeds instead."""
-        return {}
+        """All that the future depends on, as plain data; the first call tries on copies whether it really is all.
+
+        Raises:
+            NoStateError: the environment holds something that cannot be copied, or a copy played differently.
+        """
+        if isinstance(self._env, AsyncVectorEnv):
+            raise NoStateError("its environments are in processes of their own (env.vectorization=async)")
+        success = None if self._success is None else self._success.clone()
+        try:
+            state = capture(self._env) | {"success": success}
+            self._try_copies()
+        except NoStateError as error:
+            raise NoStateError(f"{self._id}: {error}") from error
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore; see ``state_dict``."""
-        if state:
-            raise ValueError(f"a Gymnasium environment has no state to restore, got {', '.join(state)}")
+        """Continue from `state_dict`, bit for bit.
+
+        Raises:
+            NoStateError: ``state`` is of an environment that was built differently.
+        """
+        restore(self._env, state)
+        self._success = state["success"]
 
     def close(self) -> None:
         """Release windows, files and processes. Safe to call twice, and after a worker process died."""
@@ -160,6 +191,19 @@ class GymnasiumVecEnv:
         elif not self._env.closed:
             self._env.close()
             self._env.closed = True  # some native environments override close() and forget
+
+    def _try_copies(self) -> None:
+        """Once: see whether copies play on like their originals.
+
+        Raises:
+            NoStateError: they do not.
+        """
+        if self._against_copying is None:
+            self._against_copying = try_copies(
+                self._make_copy, lambda env: capture(env._env), lambda env, state: restore(env._env, state)
+            )
+        if self._against_copying:
+            raise NoStateError(self._against_copying)
 
     def _reset_env(self, seeds: list[int]) -> tuple[Any, dict[str, Any]]:
         if hasattr(self._env, "env_fns"):  # sync or async

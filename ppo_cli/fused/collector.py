@@ -113,6 +113,7 @@ class FusedCollector(Collector):
         """As ``Collector.act``."""
         assert self.storage is not None
         assert isinstance(self.raw_obs, Tensor)
+        self.note_raw_obs()
         raw_obs = self.raw_obs.float().view(self.env.num_envs, -1).numpy()
         acting.act(self.actor, self.rows, raw_obs, (~self.dead).numpy(), t)
         return self.storage.action[t]
@@ -138,6 +139,7 @@ class FusedCollector(Collector):
         assert storage is not None
         started = time.perf_counter()
         self.play_all(env)
+        self.require_finite()
         self.keep_moments()
         self.evaluate()
         self.raw_obs = env.obs

@@ -135,7 +135,7 @@ class FusedPPO:
         if outcome == NOT_FINITE:
             row = report[steps_taken]
             loss = (row[POLICY_LOSS] + self.ppo.value_coef * row[VALUE_LOSS]) / max(row[COUNT], 1)
-            raise NonFiniteError.of(float(row[GRAD_NORM]), float(loss), state.updates + 1)
+            raise NonFiniteError.of(float(row[GRAD_NORM]), float(loss), state.updates + 1, steps_taken + 1)
 
     @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
     def exchange(self, minibatch: int) -> Exchange:
