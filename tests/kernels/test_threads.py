@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,7 @@ from ppo_cli.kernels.threads import Barrier, meet, new_barrier, share
 def test_shares_follow_each_other_cover_everything_and_differ_by_one_at_most(total: int, num_threads: int) -> None:
     parts = [share(total, thread, num_threads) for thread in range(num_threads)]
     assert parts[0][0] == 0 and parts[-1][1] == total
-    assert all(end == first for (_, end), (first, _) in zip(parts, parts[1:], strict=False))
+    assert all(end == first for (_, end), (first, _) in itertools.pairwise(parts))
     sizes = [end - first for first, end in parts]
     assert max(sizes) - min(sizes) <= 1
 
