@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from ppo_cli.accelerate import Accelerator
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
-from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.distributions import Categorical
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.envs.cartpole import CartPole
 from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
@@ -137,9 +137,9 @@ def assert_same_metrics(ours: Metrics, reference: Metrics) -> None:
         assert_close(ours[tag], value, rtol=5e-4, atol=1e-6, equal_nan=True, msg=lambda text, tag=tag: f"{tag}: {text}")
 
 
-def assert_same_learning(ours: Run, reference: Run) -> None:
+def assert_same_learning(ours: Run, reference: Run, *, atol: float = 2e-5) -> None:
     """Weights, moments and episodes. Four updates at a learning rate of 1e-3 move weights by up to 0.06."""
-    assert_close(ours.weights, reference.weights, rtol=0, atol=2e-5)
+    assert_close(ours.weights, reference.weights, rtol=0, atol=atol)
     for name, value in reference.state.obs_normalizer.moments.state_dict().items():
         assert_close(ours.state.obs_normalizer.moments.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     for name, value in reference.state.reward_normalizer.state_dict().items():
@@ -148,4 +148,4 @@ def assert_same_learning(ours: Run, reference: Run) -> None:
     assert episodes["count"] == expected["count"]
     assert list(episodes["values"]) == list(expected["values"])
     for tag, value in expected["values"].items():
-        assert_close(episodes["values"][tag], value, rtol=1e-5, atol=1e-5)
+        assert_close(episodes["values"][tag], value, rtol=1e-4, atol=1e-5)

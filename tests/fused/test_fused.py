@@ -94,10 +94,10 @@ def test_rollouts_metrics_weights_and_episodes_are_those_of_plain_torch(case: st
 
 def test_the_cases_contain_what_they_are_for() -> None:
     """Dead rows, truncations and terminations, clipped ratios: an equality says nothing about what never happens."""
-    rollout, metrics = make_run("eager", ENVS["next_step"](4), clip=0.02).learn(4)
+    rollout, _ = make_run("eager", ENVS["next_step"](4)).learn(1)
     assert not rollout.valid.all()
     assert rollout.terminated.any()
-    assert metrics["losses/clipfrac"] > 0.1
+    assert make_run("eager", ENVS["cartpole"](4), clip=0.02).learn(1)[1]["losses/clipfrac"] > 0.1
     assert make_run("eager", ENVS["cartpole"](64)).learn(2)[0].truncated.any()
     assert make_run("eager", ENVS["pendulum"](4)).learn(1)[0].truncated.any()
 
@@ -113,8 +113,18 @@ class Recorded(FusedPPO):
         return super().metrics(report, *rest)
 
 
-@pytest.mark.parametrize("env", ["cartpole", "pendulum", "next_step"])
-@pytest.mark.parametrize("target_kl", [1e-5, 3e-5, 1e-4, 3e-4, 1e-2])
+@pytest.mark.parametrize(
+    ("env", "target_kl"),
+    [
+        ("cartpole", 1e-5),
+        ("cartpole", 3e-4),
+        ("cartpole", 1e-2),
+        ("pendulum", 1e-5),
+        ("pendulum", 3e-4),
+        ("next_step", 1e-5),
+        ("next_step", 3e-5),
+    ],
+)
 def test_an_update_stops_at_the_same_minibatch(env: str, target_kl: float) -> None:
     reference, ours = (make_run(path, ENVS[env](4), target_kl=target_kl) for path in ("eager", "fused"))
     assert isinstance(ours.algorithm, FusedPPO)
@@ -124,7 +134,7 @@ def test_an_update_stops_at_the_same_minibatch(env: str, target_kl: float) -> No
         _, expected = reference.learn(1)
         _, metrics = ours.learn(1)
         margin = np.abs(ours.algorithm.kl / (EARLY_STOP_FACTOR * target_kl) - 1).min()  # type: ignore[attr-defined]
-        assert margin > 1e-3, "a comparison on the edge of rounding proves nothing: choose another target_kl"
+        assert margin > 1e-2, "a comparison on the edge of rounding proves nothing: choose another target_kl"
         assert_same_metrics(metrics, expected)
         stopped += metrics["charts/gradient_steps"].item() < 16
     assert (stopped > 0) == (target_kl < 1e-2)
@@ -160,7 +170,7 @@ def test_every_algorithm_learns_from_the_fused_collector_as_from_the_other(name:
         rollout, metrics = ours.learn(1)
         assert_same_rollout(rollout, expected, tolerance=3e-4, exact=isinstance(expected.policy, Categorical))
         assert list(metrics) == list(expected_metrics)
-    assert_same_learning(ours, reference)
+    assert_same_learning(ours, reference, atol=1e-4)
 
 
 def without_probing(run: Run) -> Run:
