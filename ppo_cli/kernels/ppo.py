@@ -129,13 +129,14 @@ def categorical_policy(scratch: Scratch, i: int) -> Any:  # noqa: ANN401
         top = max(top, scratch.policy[a, i])
     total = _ZERO
     for a in range(actions):
-        total += np.float32(math.exp(scratch.policy[a, i] - top))
+        scratch.d_policy[a, i] = np.float32(math.exp(scratch.policy[a, i] - top))
+        total += scratch.d_policy[a, i]
     normalizer = top + np.float32(math.log(total))
     entropy = _ZERO
     for a in range(actions):
         log_prob = scratch.policy[a, i] - normalizer
         scratch.logs[a, i] = log_prob
-        scratch.d_policy[a, i] = np.float32(math.exp(log_prob))  # the probability, for now
+        scratch.d_policy[a, i] /= total  # the probability, for now
         entropy -= scratch.d_policy[a, i] * log_prob
     return entropy
 
