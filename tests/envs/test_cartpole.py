@@ -50,7 +50,9 @@ def test_every_step_is_that_of_gymnasium() -> None:
     assert fell > 500
 
 
-@pytest.mark.parametrize("start", [(2.39, 1.0, 0.0, 0.0), (-2.39, -1.0, 0.0, 0.0), (0, 0, 0.2, 1.0), (0, 0, -0.2, -1.0)])
+@pytest.mark.parametrize(
+    "start", [(2.39, 1.0, 0.0, 0.0), (-2.39, -1.0, 0.0, 0.0), (0, 0, 0.2, 1.0), (0, 0, -0.2, -1.0)]
+)
 def test_each_of_the_four_bounds_ends_the_episode(start: tuple[float, ...]) -> None:
     env = started(1)
     for inside in (True, False):
