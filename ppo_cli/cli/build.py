@@ -80,6 +80,8 @@ def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Stat
     finally:
         trainer.collector.env.close()
     logger.finish(status, exit_code=exit_code)
+    if trainer.execution.path == "fused":
+        domain.note_ready()
     return status, exit_code
 
 

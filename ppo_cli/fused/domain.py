@@ -13,7 +13,7 @@ from ppo_cli.accelerate import Accelerator
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.envs.base import VecEnv
-from ppo_cli.kernels.compiled import cache_folder
+from ppo_cli.kernels.compiled import cache_folder, is_kept
 from ppo_cli.networks.mlp import MLP
 
 COMPILING_PAYS = 500_000
@@ -48,6 +48,5 @@ def is_ready() -> bool:
 
 def note_ready() -> None:
     """Remember that they were compiled. A cache that cannot be written stays empty."""
-    folder = cache_folder()
-    if folder.is_dir():
+    if is_kept():
         marker().touch()
