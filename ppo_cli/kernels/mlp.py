@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope
+from ppo_cli.kernels.policies import NUM_TERMS
 
 TILE = 64
 """Samples that go through the network together: their activations stay in the nearest caches."""
@@ -52,7 +53,8 @@ class Scratch(NamedTuple):
     d_policy: Floats  # [A, n]
     d_value: Floats  # [1, n]
     delta: Floats  # [2, W, n]
-    logs: Floats  # [A, n] log-probabilities
+    aside: Floats  # [A, n] log-probabilities, or distances from the mean
+    terms: Floats  # [NUM_TERMS, n] of `policies`
     across: Floats  # [n, W] a layer's inputs, samples first
 
 
@@ -72,7 +74,8 @@ def new_scratch(network: Network) -> Scratch:
         d_policy=tile(actions),
         d_value=tile(1),
         delta=tile(2, width),
-        logs=tile(actions),
+        aside=tile(actions),
+        terms=tile(NUM_TERMS),
         across=np.zeros((TILE, width), np.float32),
     )
 

@@ -13,9 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_cli.kernels import policies
 from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, Scratch, backward, forward, load_sample
+from ppo_cli.kernels.policies import (
+    BONUS,
+    LOG_PROB,
+    SLOPE,
+    categorical_slopes,
+    categorical_terms,
+    gaussian_slopes,
+    gaussian_terms,
+)
 from ppo_cli.kernels.threads import Barrier, meet, share
 
 POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_NORM, NUM_FIGURES = range(11)
@@ -24,8 +35,10 @@ POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_N
 COMPLETE, STOPPED, NOT_FINITE = 0, 1, 2
 """How an update ended: all steps taken, ended early by the KL, or refused because of a NaN or infinite gradient."""
 
+POLICY_ENTROPY, POLICY_KL = policies.ENTROPY, policies.KL
+BLOCK = 256
+
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-_LOG_2PI = np.float32(math.log(2.0 * math.pi))
 
 
 class Samples(NamedTuple):
@@ -99,7 +112,7 @@ def advantage_scale(samples: Samples, order: NDArray[np.int64], first: int, end:
 def surrogate(log_ratio: np.float32, advantage: np.float32, objective: Objective) -> Any:  # noqa: ANN401
     """Loss of one sample, its derivative by the log-probability, the ratio, and 1 where the ratio left the interval."""
     bound, clip = objective.max_log_ratio, objective.clip
-    ratio = np.float32(math.exp(min(max(log_ratio, -bound), bound)))
+    ratio = exp(min(max(log_ratio, -bound), bound))
     free = ratio * advantage
     clipped = min(max(ratio, _ONE - clip), _ONE + clip) * advantage
     moves = free <= clipped and -bound <= log_ratio <= bound
@@ -121,28 +134,52 @@ def value_error(value: np.float32, old_value: np.float32, target: np.float32, cl
 
 
 @vectorized
-def categorical_policy(scratch: Scratch, i: int) -> Any:  # noqa: ANN401
-    """Normalize sample i's logits into ``scratch.logs``; the entropy."""
-    actions = scratch.policy.shape[0]
-    top = scratch.policy[0, i]
-    for a in range(1, actions):
-        top = max(top, scratch.policy[a, i])
-    total = _ZERO
-    for a in range(actions):
-        scratch.d_policy[a, i] = np.float32(math.exp(scratch.policy[a, i] - top))
-        total += scratch.d_policy[a, i]
-    normalizer = top + np.float32(math.log(total))
-    entropy = _ZERO
-    for a in range(actions):
-        log_prob = scratch.policy[a, i] - normalizer
-        scratch.logs[a, i] = log_prob
-        scratch.d_policy[a, i] /= total  # the probability, for now
-        entropy -= scratch.d_policy[a, i] * log_prob
-    return entropy
+def loss_of_tile(
+    scratch: Scratch,
+    samples: Samples,
+    objective: Objective,
+    sums: NDArray[np.float64],
+    index: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    weight: np.float32,
+) -> None:
+    """From ``value`` and the terms of the policy to ``d_value`` and the terms' slopes; ``weight`` is 1 / count."""
+    terms, d_value = scratch.terms, scratch.d_value[0]
+    policy_loss = value_loss = total_entropy = clipped = k1 = k3 = total_kl = ratio_max = _ZERO
+    for i in range(len(index)):
+        row = index[i]
+        if not samples.valid[row]:
+            terms[SLOPE, i] = terms[BONUS, i] = d_value[i] = _ZERO
+            continue
+        log_ratio = terms[LOG_PROB, i] - samples.log_prob[row]
+        loss, slope, ratio, is_clipped = surrogate(log_ratio, (samples.advantage[row] - mean) * scale, objective)
+        error, value_slope = value_error(
+            scratch.value[0, i], samples.value[row], samples.value_target[row], objective.clip_value
+        )
+        terms[SLOPE, i] = slope * weight
+        terms[BONUS, i] = objective.entropy_coef * weight
+        d_value[i] = value_slope * objective.value_coef * weight
+        policy_loss += loss
+        value_loss += error
+        total_entropy += terms[POLICY_ENTROPY, i]
+        clipped += is_clipped
+        k1 -= log_ratio
+        k3 += ratio - _ONE - log_ratio
+        total_kl += terms[POLICY_KL, i]
+        ratio_max = max(ratio_max, ratio)
+    sums[POLICY_LOSS] += policy_loss
+    sums[VALUE_LOSS] += value_loss
+    sums[ENTROPY] += total_entropy
+    sums[CLIPFRAC] += clipped
+    sums[K1] += k1
+    sums[K3] += k3
+    sums[KL] += total_kl
+    sums[RATIO_MAX] = max(sums[RATIO_MAX], ratio_max)
 
 
 @vectorized
-def loss_of_tile(
+def learn_tile(
     network: Network,
     scratch: Scratch,
     samples: Samples,
@@ -154,61 +191,23 @@ def loss_of_tile(
     scale: np.float32,
     weight: np.float32,
 ) -> None:
-    """From ``policy`` and ``value`` of the samples at ``index`` to their gradients; ``weight`` is 1 / count."""
-    actions = scratch.policy.shape[0]
-    for i in range(len(index)):
-        row = index[i]
-        if not samples.valid[row]:
-            scratch.d_value[0, i] = _ZERO
-            for a in range(actions):
-                scratch.d_policy[a, i] = _ZERO
-            continue
-        advantage = (samples.advantage[row] - mean) * scale
-        kl, entropy, log_prob = _ZERO, _ZERO, _ZERO
-        if network.head == GAUSSIAN:
-            for a in range(actions):
-                log_std = network.parameters[network.log_std + a]
-                z = (samples.action[row, a] - scratch.policy[a, i]) * np.float32(math.exp(-log_std))
-                scratch.logs[a, i] = z
-                log_prob -= np.float32(0.5) * (z * z + _LOG_2PI) + log_std
-                entropy += log_std + np.float32(0.5) * (_ONE + _LOG_2PI)
-                narrower = samples.log_std[row, a] - log_std
-                shift = (samples.policy[row, a] - scratch.policy[a, i]) * np.float32(math.exp(-log_std))
-                kl += np.float32(0.5) * (np.float32(math.exp(_TWO * narrower)) + shift * shift - _ONE) - narrower
-        else:
-            entropy = categorical_policy(scratch, i)
-            log_prob = scratch.logs[samples.choice[row], i]
-            for a in range(actions):
-                old = samples.policy[row, a]
-                kl += np.float32(math.exp(old)) * (old - scratch.logs[a, i])
-        log_ratio = log_prob - samples.log_prob[row]
-        loss, slope, ratio, is_clipped = surrogate(log_ratio, advantage, objective)
-        error, value_slope = value_error(
-            scratch.value[0, i], samples.value[row], samples.value_target[row], objective.clip_value
-        )
-        sums[POLICY_LOSS] += loss
-        sums[VALUE_LOSS] += error
-        sums[ENTROPY] += entropy
-        sums[CLIPFRAC] += is_clipped
-        sums[K1] -= log_ratio
-        sums[K3] += ratio - _ONE - log_ratio
-        sums[KL] += kl
-        sums[RATIO_MAX] = max(sums[RATIO_MAX], ratio)
-
-        slope *= weight
-        scratch.d_value[0, i] = value_slope * objective.value_coef * weight
-        bonus = objective.entropy_coef * weight
-        if network.head == GAUSSIAN:
-            for a in range(actions):
-                z = scratch.logs[a, i]
-                log_std = network.parameters[network.log_std + a]
-                scratch.d_policy[a, i] = slope * z * np.float32(math.exp(-log_std))
-                gradient[network.log_std + a] += slope * (z * z - _ONE) - bonus
-        else:
-            for a in range(actions):
-                prob = scratch.d_policy[a, i]
-                scratch.d_policy[a, i] = prob * (bonus * (scratch.logs[a, i] + entropy) - slope)
-            scratch.d_policy[samples.choice[row], i] += slope
+    """Add the gradient and the figures of the samples at ``index``, at most a tile of them."""
+    n = len(index)
+    for i in range(n):
+        load_sample(scratch, i, samples.obs[index[i]])
+    forward(network, scratch, n)
+    outputs, aside, terms, d_outputs = scratch.policy, scratch.aside, scratch.terms, scratch.d_policy
+    if network.head == GAUSSIAN:
+        log_std = network.parameters[network.log_std : network.log_std + len(outputs)]
+        d_log_std = gradient[network.log_std : network.log_std + len(outputs)]
+        gaussian_terms(outputs, log_std, aside, terms, samples.action, samples.policy, samples.log_std, index)
+        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        gaussian_slopes(log_std, aside, terms, d_outputs, d_log_std, n)
+    else:
+        categorical_terms(outputs, aside, d_outputs, terms, samples.choice, samples.policy, index)
+        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        categorical_slopes(aside, d_outputs, terms, samples.choice, index)
+    backward(network, scratch, gradient, n)
 
 
 @vectorized
@@ -216,15 +215,17 @@ def adam_step(adam: Adam, parameters: Floats, gradient: Floats, first: int, end:
     """Step number ``step`` on parameters[first:end], down ``scale`` times the gradient."""
     beta1, beta2 = np.float32(adam.beta1), np.float32(adam.beta2)
     size = np.float32(adam.learning_rate / (1.0 - adam.beta1**step))
-    root = np.float32(math.sqrt(1.0 - adam.beta2**step))
+    inverse_root = np.float32(1.0 / math.sqrt(1.0 - adam.beta2**step))
     kept = np.float32(1.0 - adam.learning_rate * adam.weight_decay)
     eps, factor = np.float32(adam.eps), np.float32(scale)
-    for p in range(first, end):
-        g = gradient[p] * factor
-        m = beta1 * adam.first[p] + (_ONE - beta1) * g
-        v = beta2 * adam.second[p] + (_ONE - beta2) * g * g
-        adam.first[p], adam.second[p] = m, v
-        parameters[p] = kept * parameters[p] - size * m / (np.sqrt(v) / root + eps)
+    # loops that start at 0 are vectorized, others are not: their indices might count from the end
+    x, g, m, v = parameters[first:end], gradient[first:end], adam.first[first:end], adam.second[first:end]
+    for p in range(len(x)):
+        slope = g[p] * factor
+        mean = beta1 * m[p] + (_ONE - beta1) * slope
+        square = beta2 * v[p] + (_ONE - beta2) * slope * slope
+        m[p], v[p] = mean, square
+        x[p] = kept * x[p] - size * mean / (np.sqrt(square) * inverse_root + eps)
 
 
 @vectorized
@@ -245,23 +246,24 @@ def learn_slice(
     sums[:] = 0.0
     for start in range(0, len(order), TILE):
         index = order[start : start + TILE]
-        for i in range(len(index)):
-            load_sample(scratch, i, samples.obs[index[i]])
-        forward(network, scratch, len(index))
-        loss_of_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
-        backward(network, scratch, gradient, len(index))
+        learn_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
 
 
 @vectorized
 def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN401 (a float)
     """Leave the sum over all slices in gradient[0, first:end]; the sum of its squares."""
+    total = gradient[0, first:end]
+    for s in range(1, len(gradient)):
+        part = gradient[s, first:end]
+        for p in range(len(total)):
+            total[p] += part[p]
     squares = 0.0
-    for p in range(first, end):
-        total = gradient[0, p]
-        for s in range(1, len(gradient)):
-            total += gradient[s, p]
-        gradient[0, p] = total
-        squares += np.float64(total) * np.float64(total)
+    for start in range(0, len(total), BLOCK):  # blocks in float32, their sum in float64
+        block = total[start : start + BLOCK]
+        square = _ZERO
+        for p in range(len(block)):
+            square += block[p] * block[p]
+        squares += np.float64(square)
     return squares
 
 
