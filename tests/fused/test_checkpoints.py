@@ -149,4 +149,4 @@ def test_moments_of_an_optimizer_that_has_stepped_are_taken_over() -> None:
     for old, parameter in zip(before, list(optimizer.state), strict=True):
         assert all(torch.equal(optimizer.state[parameter][name], value) for name, value in old.items())
     moments.steps_taken = 40
-    assert all(state["step"] == 40 for state in optimizer.state.values())
+    assert all(state["step"] == 40 for state in optimizer.state_dict()["state"].values())
