@@ -36,17 +36,17 @@ def can_update(algorithm: Algorithm, optimizer: torch.optim.Optimizer) -> bool:
     return type(algorithm) is PPO and type(optimizer) is torch.optim.AdamW
 
 
-def marker() -> Path:
-    """A file that says: this machine's processor has run these kernels, their machine code lies beside it."""
-    return cache_folder() / f"{binding.get_host_cpu_name()}.ready"
+def marker(env: VecEnv, algorithm: Algorithm) -> Path:
+    """A file that says: this machine's processor has run such a run's kernels, their machine code lies beside it."""
+    return cache_folder() / f"{binding.get_host_cpu_name()}-{type(env).__name__}-{type(algorithm).__name__}.ready"
 
 
-def is_ready() -> bool:
-    """Whether the kernels start without being compiled."""
-    return marker().exists()
+def is_ready(env: VecEnv, algorithm: Algorithm) -> bool:
+    """Whether the kernels of such a run start without being compiled."""
+    return marker(env, algorithm).exists()
 
 
-def note_ready() -> None:
+def note_ready(env: VecEnv, algorithm: Algorithm) -> None:
     """Remember that they were compiled. A cache that cannot be written stays empty."""
     if is_kept():
-        marker().touch()
+        marker(env, algorithm).touch()

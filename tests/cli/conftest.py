@@ -10,7 +10,7 @@ from tests.cli.helpers import Shell
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs take plain torch, whatever this machine has compiled before or compiles meanwhile."""
-    monkeypatch.setattr("ppo_cli.fused.domain.is_ready", lambda: False)
+    monkeypatch.setattr("ppo_cli.fused.domain.is_ready", lambda *_: False)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import torch
 
 from ppo_cli import checkpoint
 from ppo_cli.accelerate import Accelerator, Execution
+from ppo_cli.algorithms.a2c import A2C
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.build import facts
 from ppo_cli.cli.train import trainer_of
-from ppo_cli.envs.probes import IllegalActionProbe
+from ppo_cli.envs.cartpole import CartPole
+from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe
 from ppo_cli.fused import domain
 from ppo_cli.fused.collector import FusedCollector
-from ppo_cli.fused.domain import is_ready
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.rollout import Collector
@@ -29,7 +30,7 @@ LONG = ["env=cartpole", "quiet=true"]
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain, "is_ready", lambda: True)
+    monkeypatch.setattr(domain, "is_ready", lambda *_: True)
 
 
 def execution(folder: Path, *words: str) -> Execution:
@@ -124,7 +125,7 @@ def test_a_run_says_what_computes_it_and_keeps_that(shell: Shell, path: str, lin
 def test_auto_goes_on_upon_the_path_of_the_run(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, first: str, ready: bool
 ) -> None:
-    monkeypatch.setattr(domain, "is_ready", lambda: ready)
+    monkeypatch.setattr(domain, "is_ready", lambda *_: ready)
     started: list[Trainer] = []
     monkeypatch.setattr(
         "ppo_cli.cli.build.facts", lambda config, trainer: started.append(trainer) or facts(config, trainer)
@@ -143,20 +144,23 @@ def test_another_path_than_before_is_called_approximate(shell: Shell) -> None:
 
 def test_a_fused_run_leaves_word_that_its_kernels_are_compiled(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(domain, "cache_folder", lambda: shell.folder)
+    env = CartPole(1)
     assert shell.train(*SHORT_RUN, "accelerate=eager") == 0
-    assert not is_ready()
+    assert not is_ready(env, PPO())
     assert shell.train(*SHORT_RUN, "accelerate=fused") == 0
-    assert is_ready()
+    assert is_ready(env, PPO())
+    assert not is_ready(env, A2C()), "whose update is not a kernel"
+    assert not is_ready(ConstantValueProbe(1), PPO()), "which is stepped from outside"
     monkeypatch.setattr(domain, "cache_folder", lambda: shell.folder / "of/other/sources")
-    assert not is_ready()
+    assert not is_ready(env, PPO())
 
 
 def test_no_word_is_left_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(domain, "cache_folder", lambda: tmp_path / "file/kernels")
     monkeypatch.setattr(domain, "is_kept", lambda: False)
-    domain.note_ready()
-    assert not is_ready()
+    domain.note_ready(CartPole(1), PPO())
+    assert not is_ready(CartPole(1), PPO())
 
 
 @pytest.mark.parametrize("path", ["eager", "fused"])
