@@ -18,6 +18,7 @@ from ppo_cli.envs.cartpole import CartPole
 from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe
 from ppo_cli.fused import domain
 from ppo_cli.fused.collector import FusedCollector
+from ppo_cli.fused.domain import is_ready
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.rollout import Collector
