@@ -30,6 +30,54 @@ def test_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def names(folder: Path) -> list[int]:
+    return [checkpoint.env_steps_of(path) for path in checkpoint.list_checkpoints(folder)]
+
+
+def test_the_best_and_the_first_after_each_multiple_are_kept_too(tmp_path: Path) -> None:
+    for env_steps in range(40, 401, 40):
+        checkpoint.save(tmp_path, env_steps, CONTENT, keep=1, keep_every=100, best=80 if env_steps >= 80 else None)
+    assert names(tmp_path) == [80, 120, 200, 320, 400]
+    checkpoint.save(tmp_path, 440, CONTENT, keep=1, keep_every=100, best=440)
+    assert names(tmp_path) == [120, 200, 320, 400, 440]
+
+
+def test_an_older_checkpoint_goes_only_after_the_new_one_was_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, 1, CONTENT, keep=1)
+    write = checkpoint.write_atomically
+
+    def bad_disk(path: Path, content: bytes) -> None:
+        write(path, content[:-1] + b"x" if path.suffix == ".pt" else content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", bad_disk)
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.save(tmp_path, 2, CONTENT | {"env_steps": 8}, keep=1)
+    assert checkpoint.load_newest(tmp_path)[0]["env_steps"] == 7
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".step_000000000001.pt.99.tmp").write_bytes(b"half")
+    checkpoint.save(tmp_path, 2, CONTENT, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000000000002.pt", "step_000000000002.sha256"]
+
+
+def test_truncation_anywhere_and_a_flipped_bit_in_every_4_kb_are_noticed(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, CONTENT | {"more": torch.arange(20_000.0)}, keep=1)
+    whole = path.read_bytes()
+    damaged = [whole[: n * len(whole) // 16] for n in range(16)]
+    for position in range(17, len(whole), 4096):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << (position % 8)
+        damaged.append(bytes(flipped))
+    assert len(damaged) > 30
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match="damaged"):
+            checkpoint.load(path)
+
+
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.5, 0.9])
 def test_one_flipped_bit_is_noticed_and_the_older_checkpoint_is_taken(tmp_path: Path, position: float) -> None:
     checkpoint.save(tmp_path, 1, CONTENT, keep=3)

@@ -18,6 +18,8 @@ from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.logger import RunLogger
 from ppo_cli.networks.board import Board
 from ppo_cli.rollout import Collector
+from ppo_cli.signals import STOP_SIGNALS
+from ppo_cli.train_state import NonFiniteError
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer, restore
 from tests.helpers import learner
 
@@ -104,6 +106,69 @@ def test_a_resumed_run_of_minesweeper_equals_the_uninterrupted_one_bit_for_bit(t
     assert lines(tmp_path / "resumed") == lines(tmp_path / "straight")
 
 
+def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.train_once()
+    assert made.save()
+    good = made.newest_checkpoint
+    made.train_once()
+    parameter = next(made.state.actor_critic.parameters())
+    with torch.no_grad():
+        parameter.view(-1)[3] = torch.inf
+    with pytest.raises(NonFiniteError, match="are not finite after update 2"):
+        made.save()
+    assert made.newest_checkpoint == good
+
+
+def test_a_refused_checkpoint_keeps_the_old_one_and_is_tried_again_at_the_next_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(tmp_path, checkpoint=256, keep_checkpoints=1)
+    write = checkpoint.write_atomically
+
+    def full_at_512(path: Path, content: bytes) -> None:
+        if made.state.env_steps == 512:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full_at_512)
+    warnings: list[str] = []
+    monkeypatch.setattr(made.logger, "warn", warnings.append)
+    newest = []
+    log = made.logger.log
+    monkeypatch.setattr(made.logger, "log", lambda *args: (newest.append(made.newest_checkpoint), log(*args)))
+    assert made.run() == ("completed", 0)
+    assert [path.name if path else None for path in newest] == [None, None, *["step_000000000256.pt"] * 4]
+    assert made.newest_checkpoint and made.newest_checkpoint.name == "step_000000000768.pt"
+    assert warnings == [
+        "the checkpoint after 512 env steps was not written ([Errno 28] No space left on device); "
+        "step_000000000256.pt is still there"
+    ]
+
+
+def test_a_refused_last_checkpoint_is_an_exit_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(tmp_path)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    assert made.run() == ("completed", 3)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation_and_survives_a_restart(tmp_path: Path) -> None:
+    made = trainer(tmp_path, checkpoint=128, evaluation=128, keep_checkpoints=1, keep_best=True)
+    returns = dict(enumerate([0.0, 1.0, 3.0, 2.0, 3.0, 0.0, -1.0]))
+    made.evaluate = lambda: {"episodic_return": returns[made.state.updates]}
+    made.run()
+    assert made.best == (3.0, 256)
+    steps = [checkpoint.env_steps_of(path) for path in checkpoint.list_checkpoints(tmp_path / CHECKPOINT_FOLDER)]
+    assert steps == [256, 768]
+    again = trainer(tmp_path, start=768)
+    go_on(again)
+    assert again.best == (3.0, 256)
+
+
 def test_an_environment_that_cannot_be_continued_starts_fresh_episodes_and_says_so(tmp_path: Path) -> None:
     first = trainer(tmp_path, ActionProbe(8))
     first.train_once()
@@ -113,10 +178,10 @@ def test_an_environment_that_cannot_be_continued_starts_fresh_episodes_and_says_
     assert second.resumes == 1
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_update_saves_and_stops(tmp_path: Path, number: signal.Signals, exit_code: int) -> None:
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_finishes_the_update_saves_and_stops(tmp_path: Path, number: signal.Signals) -> None:
     made = trainer(tmp_path)
-    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     update = made.train_once
 
     def update_and_signal() -> dict[str, torch.Tensor]:
@@ -125,10 +190,10 @@ def test_a_signal_finishes_the_update_saves_and_stops(tmp_path: Path, number: si
         return update()
 
     made.train_once = update_and_signal  # type: ignore[method-assign]
-    assert made.run() == ("interrupted", exit_code)
+    assert made.run() == ("interrupted", 128 + number)
     assert made.state.updates == 3
     assert checkpoint.load_newest(tmp_path / CHECKPOINT_FOLDER)[0]["state"]["updates"] == 3
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
 
 
 def test_an_evaluation_is_logged_with_the_update_that_it_followed_whatever_the_log_interval(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ Items = TypeVar("Items", list[Any], deque[Any])
 PLAIN = (type(None), bool, int, float, str)
 WALKED = (gym.Env, VectorEnv)
 FIXED = (gym.Space, EnvSpec, enum.Enum, np.dtype, type, types.ModuleType, types.BuiltinFunctionType)
+NUMPY = (np.ndarray, np.generic)
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 CONSTRUCTORS = frozenset({"env_fns"})
 """Attributes of vector environments that make their parts: they have done so."""
@@ -198,7 +199,7 @@ def is_fixed(value: object) -> bool:
     """Whether nothing changes in ``value`` while episodes are played: code, and what describes an environment."""
     if isinstance(value, types.FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or ()]
-        return all(type(each) in PLAIN or isinstance(each, WALKED) or is_fixed(each) for each in held)
+        return all(type(each) in PLAIN or isinstance(each, (*WALKED, *NUMPY)) or is_fixed(each) for each in held)
     if isinstance(value, types.MethodType):
         return isinstance(value.__self__, (*WALKED, *FIXED))
     if isinstance(value, functools.partial):

@@ -14,7 +14,7 @@ from ppo_cli.accelerate import Execution
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatMoments, FlatWeights
 from ppo_cli.logger import RunLogger
-from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
+from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer, restore
 from tests.fused.helpers import ENVS, Run, assert_same_learning, make_run
 
 BATCH = 4 * 32
@@ -39,7 +39,9 @@ def saved(run_dir: Path) -> dict[str, Any]:
 def resumed(run_dir: Path, path: str, updates: int, **settings: Any) -> tuple[Trainer, list[str]]:
     content = saved(run_dir)
     made = trainer(run_dir, path, updates, start=content["state"]["env_steps"], **settings)
-    return made, made.restore(content)
+    reasons = restore(content, made.state, made.collector, made.execution)
+    made.take_up(content)
+    return made, reasons
 
 
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
