@@ -53,15 +53,27 @@ def save(
     torch.save({"format": FORMAT, **content}, buffer)
     data = buffer.getvalue()
     path = checkpoint_path(folder, env_steps)
-    write_atomically(digest_path(path), hashlib.sha256(data).hexdigest().encode())
-    write_atomically(path, data)
-    read_verified(path)
+    try:
+        write_atomically(digest_path(path), hashlib.sha256(data).hexdigest().encode())
+        write_atomically(path, data)
+        read_verified(path)
+    except (OSError, CheckpointError):
+        remove(path)
+        raise
     for old in dispensable(list_checkpoints(folder), keep, keep_every, best):
-        old.unlink(missing_ok=True)
-        digest_path(old).unlink(missing_ok=True)
+        remove(old)
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
+    for digest in folder.glob("*.sha256"):  # or just before, or while it deleted
+        if not digest.with_suffix(SUFFIX).exists():
+            digest.unlink(missing_ok=True)
     return path
+
+
+def remove(path: Path) -> None:
+    """A checkpoint and its digest."""
+    path.unlink(missing_ok=True)
+    digest_path(path).unlink(missing_ok=True)
 
 
 def dispensable(paths: list[Path], keep: int, keep_every: int, best: int | None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -54,8 +55,8 @@ class Collector:
             figures = {tag: torch.cat([ended[tag] for ended in self.finished]) for tag in self.finished[0]}
             self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
         assert self.storage is not None
-        self.require_finite()
         self.value_successors(self.storage)
+        self.require_finite()
         normalize = self.state.reward_normalizer
         self.storage.reward.copy_(normalize(self.storage.reward, self.storage.done, self.storage.valid))
         return self.storage
@@ -119,18 +120,20 @@ class Collector:
         """
         if (storage := self.storage) is None:
             return
-        observations = storage.obs if isinstance(storage.obs, dict) else {"observation": storage.obs}
-        for what, values in {**observations, "reward": storage.reward}.items():
-            if (entry := nonfinite_entry(values, storage.valid if what == "reward" else None)) is None:
+        observations = storage.obs if isinstance(storage.obs, dict) else {"": storage.obs}
+        gifts = {f"an observation {key}".strip(): values for key, values in observations.items()}
+        gifts |= {"a reward": storage.reward, "a next observation with a value": storage.next_value}
+        for gift, values in gifts.items():
+            if (entry := nonfinite_entry(values, storage.valid if gift == "a reward" else None)) is None:
                 continue
             t, n = entry
             value = values[t, n].flatten()
-            if what != "reward" and not self.obs_sum.isfinite().all():
-                n = int((~self.obs_sum.isfinite()).nonzero()[0])
             number = value[~value.isfinite()][0].item()
+            if gift.startswith("an observation") and not self.obs_sum.isfinite().all():
+                n, number = int((~self.obs_sum.isfinite()).nonzero()[0]), math.nan
             env_steps = self.state.env_steps + t * self.env.num_envs
             raise NonFiniteError(
-                f"environment {n} gave the {what} {number} in step {t + 1} of the rollout of update "
+                f"environment {n} gave {gift} of {number} in step {t + 1} of the rollout of update "
                 f"{self.state.updates + 1}, after {env_steps:,} env steps: nothing was learnt from it"
             )
 

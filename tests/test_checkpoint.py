@@ -55,10 +55,12 @@ def test_an_older_checkpoint_goes_only_after_the_new_one_was_read_back(
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.save(tmp_path, 2, CONTENT | {"env_steps": 8}, keep=1)
     assert checkpoint.load_newest(tmp_path)[0]["env_steps"] == 7
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / ".step_000000000001.pt.99.tmp").write_bytes(b"half")
+    (tmp_path / "step_000000000001.sha256").write_bytes(b"of nothing")
     checkpoint.save(tmp_path, 2, CONTENT, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000000000002.pt", "step_000000000002.sha256"]
 

@@ -139,11 +139,11 @@ class FusedCollector(Collector):
         assert storage is not None
         started = time.perf_counter()
         self.play_all(env)
-        self.require_finite()
         self.keep_moments()
         self.evaluate()
         self.raw_obs = env.obs
         acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_obs.numpy())
+        self.require_finite()
         done = self.outcome.terminated | self.outcome.truncated
         self.episodes.add(
             torch.from_numpy(self.outcome.episode_return[done]), torch.from_numpy(self.outcome.episode_length[done])

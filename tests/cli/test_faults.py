@@ -1,0 +1,134 @@
+"""What may go wrong around a run: numbers that are none, a disk that is full, damaged checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests.cli.forked import Case, run_cases
+from tests.cli.helpers import Shell
+
+FAULTY_STEP = 41
+"""Of the second environment: the ninth step of the third rollout."""
+
+
+class Faulty(gym.Env[Any, Any]):
+    """Gives what is no number at one step of its second environment."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    made = 0
+
+    def __init__(self, what: str = "observation", value: float = np.nan) -> None:
+        self.what, self.value = what, value
+        self.number = Faulty.made % 2
+        Faulty.made += 1
+        self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        obs, reward = np.full(2, 0.5, np.float32), 1.0
+        if self.number == 1 and self.count == FAULTY_STEP:
+            if self.what == "reward":
+                reward = self.value
+            else:
+                obs[1] = self.value
+        return obs, reward, self.count % 10 == 0, False, {}
+
+
+gym.register("test/Faulty-v0", Faulty)
+WORDS = [
+    "env=gymnasium", "env.id=test/Faulty-v0", "env.vectorization=sync", "network=mlp", "network.hidden=[8]",
+    "num_envs=2", "rollout_length=16", "total_env_steps=128", "checkpoint_interval=32", "num_threads=1",
+    "quiet=true", "run_name=run",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*The obs returned by:UserWarning", "ignore:.*The reward is:UserWarning")
+@pytest.mark.parametrize("path", ["eager", "fused"])
+@pytest.mark.parametrize("normalize", ["true", "false"])
+@pytest.mark.parametrize(("what", "value"), [("observation", "nan"), ("observation", "inf"), ("reward", "nan")])
+def test_a_number_that_is_none_ends_the_run_before_anything_is_learnt_from_it(
+    shell: Shell, path: str, normalize: str, what: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Faulty, "made", 0)
+    monkeypatch.setattr(Faulty.__init__, "__defaults__", (what, float(value)))
+    words = [f"normalize_obs={normalize}", f"normalize_reward={normalize}", f"accelerate={path}"]
+    assert shell.train(*WORDS, *words) == 1
+    fault, remedy = shell.errors
+    step = 10 if what == "observation" else 9  # the observation after a step is the next one to act on
+    shown = "nan" if normalize == "true" else value
+    assert f"environment 1 gave {'an' if what == 'observation' else 'a'} {what} of {shown}" in fault
+    assert f"in step {step} of the rollout of update 3, after {64 + 2 * (step - 1)} env steps" in fault
+    assert "the last good checkpoint is" in remedy
+    assert "step_000000000064.pt" in remedy
+    (run,) = shell.runs
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"]) == ("failed", 1)
+    assert summary["checkpoint"] == "checkpoints/step_000000000064.pt"
+    assert summary["error"] == f"NonFiniteError: {fault}"
+    assert not (run / "error.txt").exists()
+
+
+CARTPOLE = [
+    "env=gymnasium", "env.id=CartPole-v1", "env.vectorization=sync", "network=mlp", "network.hidden=[16]", "num_envs=2",
+    "rollout_length=16", "total_env_steps=640", "checkpoint_interval=64", "num_threads=1", "accelerate=eager",
+    "run_name=run",
+]  # fmt: skip
+
+
+def test_a_full_disk_costs_logs_and_checkpoints_but_not_the_run(tmp_path: Path) -> None:
+    """A file may not grow beyond 12 kB: more than config and summary, less than the log and than a checkpoint."""
+    (ended,) = run_cases([Case(folder=str(tmp_path), words=CARTPOLE, largest_file=12_000)])
+    run = tmp_path / "outputs/CartPole-v1/ppo/run"
+    assert ended["code"] == 3
+    said = ended["out"] + ended["err"]
+    assert "training goes on, its log has a gap" in said
+    refused = "the checkpoint after 64 env steps was not written ([Errno 27] File too large); there is no older one"
+    assert refused in said
+    assert "error: the last checkpoint could not be written: there is no checkpoint to go on from" in said
+    assert "Traceback" not in said
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"], summary["env_steps"]) == ("completed", 3, 640)
+    assert summary["dropped_records"] > 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["env_steps"] for row in rows] == [32 * n for n in range(1, len(rows) + 1)], "whole records only"
+    assert not list((run / "checkpoints").iterdir()), "nothing half-written is left"
+
+
+def test_a_disk_that_fills_up_later_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    words = [*CARTPOLE, "quiet=true"]
+    first, second = run_cases(
+        [
+            Case(folder=str(tmp_path), words=words),
+            Case(folder=str(tmp_path), words=["resume=latest", "total_env_steps=960"], largest_file=12_000),
+        ]
+    )
+    assert (first["code"], second["code"]) == (0, 3)
+    (last,) = second["err"].splitlines()[-1:]
+    assert "the last good checkpoint is outputs/CartPole-v1/ppo/run/checkpoints/step_000000000640.pt" in last
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_all_damaged_is_an_error(shell: Shell) -> None:
+    assert shell.train(*CARTPOLE, "quiet=true") == 0
+    (run,) = shell.runs
+    newest = sorted((run / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert shell.train("resume=latest", "total_env_steps=672") == 0
+    assert f"warning: {newest.relative_to(shell.folder)} is damaged" in shell.err
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"")
+    before = (run / "metrics.jsonl").read_bytes()
+    assert shell.train("resume=latest", "total_env_steps=704") == 2
+    assert shell.err.count("is damaged") >= 2
+    assert (run / "metrics.jsonl").read_bytes() == before
