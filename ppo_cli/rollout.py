@@ -1,4 +1,8 @@
-"""Collecting experience: T steps of N environments under the current policy."""
+"""Collecting experience: T steps of N environments under the current policy.
+
+Where the environment lives on the network's device, never truncates, and nothing is normalized, the steps are queued
+without waiting for the device; the figures of the finished episodes are read once, after the last step.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_cli.envs.base import HasState, VecEnv, env_seeds
+from ppo_cli.envs.base import HasState, VecEnv, env_seeds, may_truncate
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.networks.base import act
 from ppo_cli.train_state import TrainState
@@ -35,13 +39,14 @@ class Collector:
         self.storage: Rollout | None = None
         self.noise: Tensor  # [T, N, ...] random numbers that decide the actions of a rollout
         self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
-        self.finished: list[dict[str, Tensor]] = []  # figures of its finished episodes, one entry for each step
+        self.repairs_cuts = env.autoreset == "same_step" and may_truncate(env)
+        self.figures: dict[str, Tensor] = {}  # [T, N] by tag: how the episodes stood after each step, read where done
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """The next T steps. Feeds the episode window and the running moments on the way."""
         self.seconds = {"env": 0.0, "inference": 0.0}
-        self.final_obs, self.finished = [], []
+        self.final_obs = []
         for t in range(self.rollout_length):
             started = time.perf_counter()
             action = self.act(t)
@@ -50,10 +55,8 @@ class Collector:
             self.seconds["inference"] += acted - started
             self.seconds["env"] += time.perf_counter() - acted
             self.record(t, step)
-        if self.finished:
-            figures = {tag: torch.cat([ended[tag] for ended in self.finished]) for tag in self.finished[0]}
-            self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
         assert self.storage is not None
+        self.report_episodes(self.storage.done)
         self.value_successors(self.storage)
         normalize = self.state.reward_normalizer
         self.storage.reward.copy_(normalize(self.storage.reward, self.storage.done, self.storage.valid))
@@ -85,12 +88,11 @@ class Collector:
         storage.terminated[t] = step.terminated.to(self.device) & ~self.dead
         storage.truncated[t] = step.truncated.to(self.device) & ~self.dead
         self.raw_obs = self.to_device(step.obs)
-        self.finished += self.finished_episodes(storage, t)
-        cut = storage.truncated[t] & ~storage.terminated[t]
-        if self.env.autoreset == "same_step" and cut.any():
+        done = storage.terminated[t] | storage.truncated[t]
+        self.count_episodes(storage, t, done)
+        if self.repairs_cuts and (cut := storage.truncated[t] & ~storage.terminated[t]).any():
             rows = cut.nonzero().squeeze(-1)
             self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
-        done = storage.terminated[t] | storage.truncated[t]
         self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
 
     def value_successors(self, storage: Rollout) -> None:
@@ -106,7 +108,7 @@ class Collector:
             parts = torch.split(value, [len(rows) for _, rows, _ in self.final_obs])
             for (t, rows, _), part in zip(self.final_obs, parts, strict=True):
                 storage.next_value[t, rows] = part
-        storage.next_value[storage.terminated] = 0.0
+        storage.next_value.masked_fill_(storage.terminated, 0.0)
 
     def value_of(self, raw_obs: Obs) -> Tensor:
         """V of unnormalized observations [B, *O], outside the compiled path: B varies. [B]."""
@@ -114,19 +116,23 @@ class Collector:
         value: Tensor = network(self.state.obs_normalizer(raw_obs))[1]
         return value
 
-    def finished_episodes(self, storage: Rollout, t: int) -> list[dict[str, Tensor]]:
-        """Add step t to its episodes' figures; the figures of those that it ended, each [k], or nothing."""
+    def count_episodes(self, storage: Rollout, t: int, done: Tensor) -> None:
+        """Add step t to its episodes' figures, keep how they stand, and start again where ``done`` [N]."""
         valid = storage.valid[t]
         self.episode_return += torch.where(valid, storage.reward[t], 0.0)
         self.episode_length += valid
-        done = storage.terminated[t] | storage.truncated[t]
-        if not done.any():
-            return []
         figures = {"return": self.episode_return, "length": self.episode_length, **self.env.episode_metrics()}
-        ended = {tag: figure.to(self.device)[done].cpu() for tag, figure in figures.items()}
-        self.episode_return[done] = 0.0
-        self.episode_length[done] = 0.0
-        return [ended]
+        for tag, figure in figures.items():
+            if tag not in self.figures:
+                self.figures[tag] = figure.new_zeros((self.rollout_length, *figure.shape))
+            self.figures[tag][t] = figure
+        self.episode_return.masked_fill_(done, 0.0)
+        self.episode_length.masked_fill_(done, 0.0)
+
+    def report_episodes(self, done: Tensor) -> None:
+        """Tell the window about the episodes that ended where ``done`` [T, N], in the order they did."""
+        figures = {tag: figure[done.to(figure.device)] for tag, figure in self.figures.items()}
+        self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
 
     def allocate(self, obs: Obs, action: Tensor, value: Tensor, policy: Distribution) -> Rollout:
         """Storage for T rows shaped like these."""
