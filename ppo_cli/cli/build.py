@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -138,7 +139,7 @@ def build_trainer(
 
 
 def build_env(config: Settings, num_envs: int) -> VecEnv:
-    """The environment that ``config["env"]`` describes, ``num_envs`` of it.
+    """The environment that ``config["env"]`` describes, ``num_envs`` of it, on the run's device if it can live there.
 
     Raises:
         ValueError: from the environment itself, about one of its settings.
@@ -147,7 +148,10 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
     if target == GYMNASIUM_ENV:
         settings["trusted_modules"] = trusted_modules()
-    env: VecEnv = import_target(target)(num_envs=num_envs, **settings)
+    make = import_target(target)
+    if "device" in inspect.signature(make).parameters:
+        settings["device"] = chosen_device(config)
+    env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
 
@@ -269,10 +273,15 @@ def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.O
     )
 
 
+def chosen_device(config: Settings) -> torch.device:
+    """The device of a run; ``auto`` is a GPU where there is one."""
+    name = config["device"]
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
 def build_accelerator(config: Settings, network: torch.nn.Module) -> Accelerator:
     """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it."""
-    name = config["device"]
-    device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    device = chosen_device(config)
     precision = config["precision"]
     if precision == "auto":
         is_small = isinstance(network, MLP)
@@ -334,10 +343,11 @@ def play(
         UserError: no checkpoint that can be read, or one that belongs to another network.
     """
     try:
+        config = config | {"device": settings["device"]}
         content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
         torch.set_num_threads(settings["num_threads"] or default_threads(env))
-        state = build_state(config | {"device": settings["device"]}, env, gamma=1.0)
+        state = build_state(config, env, gamma=1.0)
         state.load_state_dict(content["state"])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
