@@ -127,7 +127,8 @@ class TorchMinefield:
             ValueError: unless there is one seed per game, each in [0, 2**64).
         """
         boards = self.boards
-        boards.seed.copy_(torch.from_numpy(seed_words(seeds, len(boards.seed)).view(np.int64)))
+        words = torch.from_numpy(seed_words(seeds, len(boards.seed)).view(np.int64))
+        boards.seed.copy_(words.to(boards.seed.device))
         boards.episode.zero_()
         boards.placed.zero_()
         boards.num_shown.zero_()
@@ -190,7 +191,7 @@ class TorchMinefield:
         return torch.zeros_like(forbidden).scatter_(1, lowest, True)
 
     def reveal(self, mines: Tensor, board: Tensor, clicked: Tensor) -> Tensor:
-        """`rules.reveal` for the hidden cells ``clicked`` [N, A], at most one in each game; the boards after it [N, A]."""
+        """`rules.reveal` for hidden cells ``clicked`` [N, A], at most one in each game; the boards after it [N, A]."""
         laid, opened = self._games_last(mines), self._games_last(clicked)
         number = combine_box(functional.pad(laid.to(torch.int8), (0, 0, 1, 1, 1, 1)), operator.add)
         zero = number == 0

@@ -1,4 +1,4 @@
-"""The arrays of N games as tensors, on the host or on a device: what the training environment reads, saves and loads."""
+"""The arrays of N games as tensors, on the host or a device: what the training environment reads, saves and loads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BoardTensors(NamedTuple):
     @classmethod
     def sharing(cls, boards: Boards) -> BoardTensors:
         """The same memory as ``boards``."""
-        signed = boards._replace(seed=boards.seed.view(np.int64), episode=boards.episode.view(np.int64))  # type: ignore[arg-type]
+        signed = boards._replace(seed=boards.seed.view(np.int64), episode=boards.episode.view(np.int64))
         return cls(*(torch.from_numpy(array) for array in signed))
 
     def state(self) -> dict[str, Tensor]:
