@@ -16,8 +16,7 @@ Flooding keeps the games in the last dimension, [H, W, N]: a shift by a cell is 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -82,10 +81,30 @@ def mix(word: Tensor) -> Tensor:
     return word ^ shift_right(word, 31)
 
 
-def combine_box(padded: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """What each cell and the eight around it make together; [H + 2, W + 2, N] -> [H, W, N]."""
-    rows = combine(combine(padded[:-2], padded[1:-1]), padded[2:])
-    return combine(combine(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+def count_around(laid: Tensor) -> Tensor:
+    """Mines in each cell and the eight around it, [H, W, N] bool -> int8."""
+    framed = functional.pad(laid.to(torch.int8), (0, 0, 1, 1, 1, 1))
+    rows = framed[:-2] + framed[1:-1] + framed[2:]
+    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+
+
+class Flood:
+    """A set of cells on each board that grows in place. Its views are made once: they cost more than small kernels."""
+
+    def __init__(self, shape: tuple[int, int], num_games: int, device: torch.device) -> None:
+        height, width = shape
+        framed = torch.zeros((height + 2, width + 2, num_games), dtype=torch.bool, device=device)
+        self.cells = framed[1:-1, 1:-1]  # [H, W, N], inside a frame that stays False
+        self._rows = framed[:-2], framed[1:-1], framed[2:]
+        self._band = torch.zeros((height, width + 2, num_games), dtype=torch.bool, device=device)
+        self._columns = self._band[:, :-2], self._band[:, 1:-1], self._band[:, 2:]
+
+    def spread(self) -> None:
+        """Take in the cells around each cell."""
+        above, level, below = self._rows
+        torch.bitwise_or(above, level, out=self._band).bitwise_or_(below)
+        left, middle, right = self._columns
+        torch.bitwise_or(left, middle, out=self.cells).bitwise_or_(right)
 
 
 class TorchMinefield:
@@ -112,9 +131,7 @@ class TorchMinefield:
         self._draw = torch.arange(draws, device=device)
         self._undrawn = torch.arange(draws, draws + cells, device=device).expand(num_games, cells)
         self._cell = torch.arange(cells, device=device)
-        self._reached = torch.zeros(
-            (rules.height + 2, rules.width + 2, num_games), dtype=torch.bool, device=device
-        )  # inside a frame that nothing reaches
+        self._flood = Flood(rules.shape, num_games, device)
 
         shown = np.arange(rules.num_safe + 1)  # tables, because devices round a division each in their own way
         self._potential = torch.from_numpy(shaping * shown / rules.num_safe).to(device)
@@ -193,13 +210,14 @@ class TorchMinefield:
     def reveal(self, mines: Tensor, board: Tensor, clicked: Tensor) -> Tensor:
         """`rules.reveal` for hidden cells ``clicked`` [N, A], at most one in each game; the boards after it [N, A]."""
         laid, opened = self._games_last(mines), self._games_last(clicked)
-        number = combine_box(functional.pad(laid.to(torch.int8), (0, 0, 1, 1, 1, 1)), operator.add)
-        zero = number == 0
-        region = self._reached[1:-1, 1:-1]
-        torch.logical_and(opened, zero, out=region)
+        number = count_around(laid)
+        zero, flood = number == 0, self._flood
+        torch.bitwise_and(opened, zero, out=flood.cells)
         for _ in range(self._num_dilations):
-            torch.logical_and(combine_box(self._reached, operator.or_), zero, out=region)
-        shown = opened | combine_box(self._reached, operator.or_)
+            flood.spread()
+            flood.cells.bitwise_and_(zero)
+        flood.spread()
+        shown = opened | flood.cells
         code = number.masked_fill(laid, MINE)
         return torch.where(shown.flatten(0, 1).t(), code.flatten(0, 1).t(), board)
 
