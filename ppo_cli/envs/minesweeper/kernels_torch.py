@@ -89,22 +89,33 @@ def count_around(laid: Tensor) -> Tensor:
 
 
 class Flood:
-    """A set of cells on each board that grows in place. Its views are made once: they cost more than small kernels."""
+    """A set of cells on each board that grows in place.
+
+    Rows follow one another with a column between them that stays empty: the cells around a cell are then so many places
+    before and after it, and every operation runs over one piece of memory. The views are made once, because making
+    them costs the host as much as a small kernel.
+    """
 
     def __init__(self, shape: tuple[int, int], num_games: int, device: torch.device) -> None:
         height, width = shape
-        framed = torch.zeros((height + 2, width + 2, num_games), dtype=torch.bool, device=device)
-        self.cells = framed[1:-1, 1:-1]  # [H, W, N], inside a frame that stays False
-        self._rows = framed[:-2], framed[1:-1], framed[2:]
-        self._band = torch.zeros((height, width + 2, num_games), dtype=torch.bool, device=device)
-        self._columns = self._band[:, :-2], self._band[:, 1:-1], self._band[:, 2:]
+        row, size = width + 1, height * (width + 1)
+        places = torch.zeros((size + 2 * row + 2, num_games), dtype=torch.bool, device=device)
+        self.cells = places[row + 1 : row + 1 + size]  # [H * (W + 1), N]
+        self._rows = [places[number * row : number * row + size + 2] for number in range(3)]
+        self._band = torch.zeros((size + 2, num_games), dtype=torch.bool, device=device)
+        self._columns = [self._band[number : number + size] for number in range(3)]
 
     def spread(self) -> None:
-        """Take in the cells around each cell."""
+        """Take in the cells around each cell, and whatever of the columns between the rows, which is to be masked."""
         above, level, below = self._rows
         torch.bitwise_or(above, level, out=self._band).bitwise_or_(below)
         left, middle, right = self._columns
         torch.bitwise_or(left, middle, out=self.cells).bitwise_or_(right)
+
+    @staticmethod
+    def layout(cells: Tensor) -> Tensor:
+        """[H, W, N] bool as the flood holds them, [H * (W + 1), N]."""
+        return functional.pad(cells, (0, 0, 0, 1)).flatten(0, 1)
 
 
 class TorchMinefield:
@@ -211,13 +222,14 @@ class TorchMinefield:
         """`rules.reveal` for hidden cells ``clicked`` [N, A], at most one in each game; the boards after it [N, A]."""
         laid, opened = self._games_last(mines), self._games_last(clicked)
         number = count_around(laid)
-        zero, flood = number == 0, self._flood
-        torch.bitwise_and(opened, zero, out=flood.cells)
+        flood, zero = self._flood, Flood.layout(number == 0)
+        torch.bitwise_and(Flood.layout(opened), zero, out=flood.cells)
         for _ in range(self._num_dilations):
             flood.spread()
             flood.cells.bitwise_and_(zero)
         flood.spread()
-        shown = opened | flood.cells
+        height, width = self.rules.shape
+        shown = opened | flood.cells.view(height, width + 1, -1)[:, :width]
         code = number.masked_fill(laid, MINE)
         return torch.where(shown.flatten(0, 1).t(), code.flatten(0, 1).t(), board)
 
