@@ -177,8 +177,8 @@ class TorchMinefield:
         boards = self.boards
         if action.shape != boards.seed.shape:
             raise ValueError(f"expected actions of shape {tuple(boards.seed.shape)}, got {tuple(action.shape)}")
-        placed = self.place_mines(boards.seed, boards.episode, action)
-        boards.mines.copy_(torch.where(boards.placed[:, None], boards.mines, placed))
+        layout = self.place_mines(boards.seed, boards.episode, action)  # of all games: only fresh ones take it
+        boards.mines.copy_(torch.where(boards.placed[:, None], boards.mines, layout))
         clicked = (self._cell == action[:, None]) & boards.legal
         after = self.reveal(boards.mines, boards.board, clicked)
 
