@@ -110,7 +110,7 @@ class Trainer:
             "collector": self.collector.state_dict(),
             "resumes": self.resumes,
             "torch": str(torch.__version__),
-            "num_threads": torch.get_num_threads(),
+            "num_threads": self.state.accelerator.num_threads,
         }
         folder = self.run_dir / CHECKPOINT_FOLDER
         checkpoint.save(folder, self.state.env_steps, content, keep=self.intervals.keep_checkpoints)
@@ -125,7 +125,8 @@ class Trainer:
             reasons.append("the environment cannot give its state: fresh episodes start")
         if content["torch"] != str(torch.__version__):
             reasons.append(f"it was saved by torch {content['torch']}, this is {torch.__version__}")
-        if content["num_threads"] != torch.get_num_threads():
-            reasons.append(f"it ran on {content['num_threads']} threads, this runs on {torch.get_num_threads()}")
+        num_threads = self.state.accelerator.num_threads
+        if content["num_threads"] != num_threads:
+            reasons.append(f"it ran on {content['num_threads']} threads, this runs on {num_threads}")
         self.saved_at = self.state.env_steps
         return reasons

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
-    ("advantages", "losses", "distributions", "normalize", "accelerate", "episodes", "event_writer", "progress",
+    ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes", "event_writer", "progress",
      "progress_bar", "trials"),
     ("train_state",),
     ("envs", "networks"),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from ppo_cli import checkpoint
+from ppo_cli import checkpoint, optimizers
 from ppo_cli.accelerate import Accelerator, can_compile, has_fast_bfloat16
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
@@ -26,6 +26,7 @@ from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.logger import RunLogger
 from ppo_cli.networks.mlp import MLP
+from ppo_cli.parallel import Threads
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
@@ -41,6 +42,7 @@ GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
 CONV_NETWORK = "ppo_cli.networks.conv.Conv"
 VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
+TRPO = "ppo_cli.algorithms.trpo.TRPO"
 
 
 def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
@@ -77,7 +79,6 @@ def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, 
         saved, notes = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else (None, [])
         torch.manual_seed(config["seed"])
         env = build_env(config, config["num_envs"])
-        torch.set_num_threads(config["num_threads"] or default_threads(env))
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
         collector = Collector(env, state, config["rollout_length"], EpisodeWindow())
@@ -153,7 +154,7 @@ def suitable_network(space: spaces.Space[Any]) -> str:
 def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
     """Weights, optimizer and running moments on the chosen device."""
     network = build_network(config, env)
-    accelerator = build_accelerator(config, network)
+    accelerator = build_accelerator(config, network, config["num_threads"] or default_threads(env))
     network = network.to(accelerator.device)
     space = env.single_observation_space
     observed = space["obs"] if isinstance(space, spaces.Dict) and "obs" in space.spaces else space
@@ -178,7 +179,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
 def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay, or RMSprop."""
     make: Callable[..., torch.optim.Optimizer] = (
-        torch.optim.AdamW if config["optimizer"] == "adam" else torch.optim.RMSprop
+        optimizers.AdamW if config["optimizer"] == "adam" else optimizers.RMSprop
     )
     options = {"fused": True} if config["optimizer"] == "adam" else {}  # one kernel for all parameters
     return make(
@@ -190,15 +191,22 @@ def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.O
     )
 
 
-def build_accelerator(config: Settings, network: torch.nn.Module) -> Accelerator:
-    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it."""
+def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
+    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it.
+
+    The threads share the rows of a batch, or the single operation: where those are too small to share (an MLP's), where
+    a compiler has the word, and for TRPO, whose second derivatives need the whole network.
+    """
     name = config["device"]
     device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
     precision = config["precision"]
+    is_small = isinstance(network, MLP)
     if precision == "auto":
-        is_small = isinstance(network, MLP)
         precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
-    return Accelerator(device, precision, compile=config["compile"] and can_compile(device))
+    compiled = config["compile"] and can_compile(device)
+    is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
+    torch.set_num_threads(1 if is_shared else num_threads)
+    return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
 
 
 def default_threads(env: VecEnv) -> int:
@@ -213,7 +221,7 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
         return None
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
-    network = state.accelerator.autocast(state.actor_critic)
+    network = state.accelerator.network(state.actor_critic)
     play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
     return lambda: play().summary()
 
@@ -232,7 +240,7 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         f"minibatches of {batch // minibatches:,}",
         "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
         "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
-        "device": f"{accelerator.device}, {torch.get_num_threads()} threads, {accelerator.precision}"
+        "device": f"{accelerator.device}, {accelerator.num_threads} threads, {accelerator.precision}"
         + (", compiled" if accelerator.compile else ""),
     }
 
@@ -252,8 +260,8 @@ def play(
     try:
         content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
-        torch.set_num_threads(settings["num_threads"] or default_threads(env))
-        state = build_state(config | {"device": settings["device"]}, env, gamma=1.0)
+        hardware = {"device": settings["device"], "num_threads": settings["num_threads"]}
+        state = build_state(config | hardware, env, gamma=1.0)
         state.load_state_dict(content["state"])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
@@ -264,7 +272,7 @@ def play(
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
         results[mode] = evaluate(
-            state.accelerator.autocast(state.actor_critic),
+            state.accelerator.network(state.actor_critic),
             state.obs_normalizer,
             env,
             seeds,
