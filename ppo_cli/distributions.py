@@ -29,10 +29,13 @@ class Categorical:
             logits = torch.where(legal, logits, ILLEGAL)
         return cls(logits.log_softmax(dim=-1))
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def noise(self, length: int, generator: Generator | None = None) -> Tensor:
+        """[length, ..., A] waiting times, exponential with mean 1."""
+        return self.log_probs.new_empty((length, *self.log_probs.shape)).exponential_(generator=generator)
+
+    def sample(self, noise: Tensor) -> Tensor:
         """[...] int64. The first arrival of exponential races at rates p: exact, and never an action of p = 0."""
-        waiting = torch.empty_like(self.log_probs).exponential_(generator=generator)
-        return (self.log_probs.exp() / waiting).argmax(dim=-1)
+        return (self.log_probs.exp() / noise).argmax(dim=-1)
 
     def mode(self) -> Tensor:
         """[...] int64."""
@@ -58,9 +61,12 @@ class Gaussian:
     mean: Tensor  # [..., A]
     log_std: Tensor  # [..., A]
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def noise(self, length: int, generator: Generator | None = None) -> Tensor:
+        """[length, ..., A] standard normals."""
+        return self.mean.new_empty((length, *self.mean.shape)).normal_(generator=generator)
+
+    def sample(self, noise: Tensor) -> Tensor:
         """[..., A]."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Tensor:

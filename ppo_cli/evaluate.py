@@ -110,7 +110,7 @@ def play(
         rows = playing.nonzero().squeeze(-1)
         seen = take_rows(obs, rows, device)
         policy = actor_critic(obs_normalizer(seen))[0]
-        chosen = policy.mode() if mode == "greedy" else policy.sample(generator)
+        chosen = policy.mode() if mode == "greedy" else policy.sample(policy.noise(1, generator)[0])
         action = torch.zeros((env.num_envs, *chosen.shape[1:]), dtype=chosen.dtype)
         action[rows] = chosen.cpu()
         step = env.step(action)

@@ -12,7 +12,7 @@ from ppo_cli.envs.base import HasState, VecEnv, env_seeds
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.networks.base import act
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Distribution, Obs, Rollout, map_tensors, take_rows, write_row
+from ppo_cli.types import Distribution, Obs, Rollout, Step, map_tensors, take_rows, write_row
 
 
 class Collector:
@@ -33,51 +33,67 @@ class Collector:
         self.episode_return = torch.zeros(env.num_envs, device=self.device)
         self.episode_length = torch.zeros(env.num_envs, device=self.device)
         self.storage: Rollout | None = None
+        self.noise: Tensor  # [T, N, ...] random numbers that decide the actions of a rollout
+        self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
+        self.finished: list[dict[str, Tensor]] = []  # figures of its finished episodes, one entry for each step
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """The next T steps. Feeds the episode window and the running moments on the way."""
-        state, env = self.state, self.env
         self.seconds = {"env": 0.0, "inference": 0.0}
-        final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on), truncated episodes only
-        finished: list[dict[str, Tensor]] = []
+        self.final_obs, self.finished = [], []
         for t in range(self.rollout_length):
-            state.obs_normalizer.update(self.raw_obs, ~self.dead)
-            obs = state.obs_normalizer(self.raw_obs)
             started = time.perf_counter()
-            policy, value = state.evaluate(act, obs)
-            action = policy.sample(state.action_generator)
-            storage = self.storage = self.storage or self.allocate(obs, action, value, policy)
-            write_row(storage.obs, t, obs)
-            write_row(storage.policy, t, policy)
-            storage.action[t] = action
-            storage.log_prob[t] = policy.log_prob(action)
-            storage.value[t] = value
+            action = self.act(t)
             acted = time.perf_counter()
-            step = env.step(action)
+            step = self.env.step(action)
             self.seconds["inference"] += acted - started
             self.seconds["env"] += time.perf_counter() - acted
-            storage.valid[t] = ~self.dead
-            storage.reward[t] = step.reward.to(self.device)
-            storage.terminated[t] = step.terminated.to(self.device) & ~self.dead
-            storage.truncated[t] = step.truncated.to(self.device) & ~self.dead
-            self.raw_obs = self.to_device(step.obs)
-            finished += self.finished_episodes(storage, t)
-            cut = storage.truncated[t] & ~storage.terminated[t]
-            if env.autoreset == "same_step" and cut.any():
-                rows = cut.nonzero().squeeze(-1)
-                final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
-            done = storage.terminated[t] | storage.truncated[t]
-            self.dead = done if env.autoreset == "next_step" else torch.zeros_like(done)
-        if finished:
-            figures = {tag: torch.cat([ended[tag] for ended in finished]) for tag in finished[0]}
+            self.record(t, step)
+        if self.finished:
+            figures = {tag: torch.cat([ended[tag] for ended in self.finished]) for tag in self.finished[0]}
             self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
         assert self.storage is not None
-        self.value_successors(self.storage, final_obs)
-        self.storage.reward.copy_(state.reward_normalizer(self.storage.reward, self.storage.done, self.storage.valid))
+        self.value_successors(self.storage)
+        normalize = self.state.reward_normalizer
+        self.storage.reward.copy_(normalize(self.storage.reward, self.storage.done, self.storage.valid))
         return self.storage
 
-    def value_successors(self, storage: Rollout, final_obs: list[tuple[int, Tensor, Obs]]) -> None:
+    def act(self, t: int) -> Tensor:
+        """Choose the actions of step t and store what they were chosen from and by. [N, *A]."""
+        state = self.state
+        state.obs_normalizer.update(self.raw_obs, ~self.dead)
+        obs = state.obs_normalizer(self.raw_obs)
+        policy, value = state.evaluate(act, obs)
+        if t == 0:  # the random numbers of a whole rollout at once: one call, whoever computes the policy
+            self.noise = policy.noise(self.rollout_length, state.action_generator)
+        action: Tensor = policy.sample(self.noise[t])
+        storage = self.storage = self.storage or self.allocate(obs, action, value, policy)
+        write_row(storage.obs, t, obs)
+        write_row(storage.policy, t, policy)
+        storage.action[t] = action
+        storage.log_prob[t] = policy.log_prob(action)
+        storage.value[t] = value
+        return action
+
+    def record(self, t: int, step: Step) -> None:
+        """Store what the environments answered to step t."""
+        storage = self.storage
+        assert storage is not None
+        storage.valid[t] = ~self.dead
+        storage.reward[t] = step.reward.to(self.device)
+        storage.terminated[t] = step.terminated.to(self.device) & ~self.dead
+        storage.truncated[t] = step.truncated.to(self.device) & ~self.dead
+        self.raw_obs = self.to_device(step.obs)
+        self.finished += self.finished_episodes(storage, t)
+        cut = storage.truncated[t] & ~storage.terminated[t]
+        if self.env.autoreset == "same_step" and cut.any():
+            rows = cut.nonzero().squeeze(-1)
+            self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
+        done = storage.terminated[t] | storage.truncated[t]
+        self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
+
+    def value_successors(self, storage: Rollout) -> None:
         """Fill ``next_value``: the next row's value, except where the next row belongs to another episode.
 
         The last row looks at the current observation; truncated rows at the observation they really ended on, all in
@@ -85,10 +101,10 @@ class Collector:
         """
         storage.next_value[:-1] = storage.value[1:]
         storage.next_value[-1] = self.value_of(self.raw_obs)
-        if final_obs:
-            value = self.value_of(concatenate([obs for _, _, obs in final_obs]))
-            parts = torch.split(value, [len(rows) for _, rows, _ in final_obs])
-            for (t, rows, _), part in zip(final_obs, parts, strict=True):
+        if self.final_obs:
+            value = self.value_of(concatenate([obs for _, _, obs in self.final_obs]))
+            parts = torch.split(value, [len(rows) for _, rows, _ in self.final_obs])
+            for (t, rows, _), part in zip(self.final_obs, parts, strict=True):
                 storage.next_value[t, rows] = part
         storage.next_value[storage.terminated] = 0.0
 

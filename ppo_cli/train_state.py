@@ -29,6 +29,14 @@ KL_ADAPTIVE_RANGE = (1e-5, 1e-2)
 class NonFiniteError(FloatingPointError):
     """A gradient is NaN or infinite. Raised before the optimizer's step: the weights are still good."""
 
+    @classmethod
+    def of(cls, grad_norm: float, loss: float, update: int) -> NonFiniteError:
+        """The error of update number ``update``, with what to try."""
+        return cls(
+            f"the gradient's norm is {grad_norm} in update {update}, the loss {loss}: "
+            "the step was not taken. A lower learning_rate, or rewards of order 1 (normalize_reward=true), helps."
+        )
+
 
 @dataclass
 class TrainState:
@@ -86,10 +94,7 @@ class TrainState:
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
         if not grad_norm.isfinite():
-            raise NonFiniteError(
-                f"the gradient's norm is {grad_norm.item()} in update {self.updates + 1}, the loss {loss.item()}: "
-                "the step was not taken. A lower learning_rate, or rewards of order 1 (normalize_reward=true), helps."
-            )
+            raise NonFiniteError.of(grad_norm.item(), loss.item(), self.updates + 1)
         self.optimizer.step()
         return grad_norm
 

@@ -23,8 +23,12 @@ Metrics = dict[str, Tensor]
 class Distribution(Protocol):
     """A policy at a batch of states: pi(. | s) for any leading shape [...]. A frozen dataclass of tensors."""
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        """One action for each state, [..., *A]."""
+    def noise(self, length: int, generator: Generator | None = None) -> Tensor:
+        """Random numbers for ``length`` samples at each state, [length, ...]."""
+        ...
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action for each state, [..., *A], decided by one row of `noise`."""
         ...
 
     def mode(self) -> Tensor:

@@ -27,7 +27,7 @@ def random_rollout(seed: int, num_steps: int = 23, num_envs: int = 5, *, all_val
         return torch.rand(num_steps, num_envs, generator=generator) < probability
 
     policy = Categorical.from_logits(normal(3))
-    action = policy.sample(generator)
+    action = policy.sample(policy.noise(1, generator)[0])
     terminated = flags(0.12)
     return Rollout(
         obs=normal(4),
@@ -47,7 +47,7 @@ def random_batch(seed: int, size: int = 64, num_actions: int = 3, *, all_valid: 
     """A minibatch whose old policy is not the current one."""
     generator = torch.Generator().manual_seed(seed)
     policy = Categorical.from_logits(torch.randn(size, num_actions, generator=generator))
-    action = policy.sample(generator)
+    action = policy.sample(policy.noise(1, generator)[0])
     return Batch(
         obs=torch.randn(size, 4, generator=generator),
         action=action,
@@ -107,7 +107,7 @@ def on_policy(
         policy, value = actor_critic(map_tensors(lambda x: x.flatten(0, 1), obs))
         policy = map_tensors(lambda x: x.unflatten(0, (num_steps, num_envs)).clone(), policy)
         value = value.unflatten(0, (num_steps, num_envs))
-    action = policy.sample(generator)
+    action = policy.sample(policy.noise(1, generator)[0])
     return replace(
         rollout,
         obs=obs,

@@ -13,11 +13,12 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
-    ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes", "event_writer", "progress",
-     "progress_bar", "trials"),
+    ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
+     "event_writer", "progress", "progress_bar", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
+    ("fused",),
     ("evaluate", "checkpoint", "logger"),
     ("trainer",),
     ("cli",),

@@ -44,7 +44,7 @@ def test_an_illegal_action_is_never_drawn_even_where_it_would_be_by_far_the_like
     logits = torch.tensor([[50.0, 0.0, 0.0]]).expand(20_000, 3)
     legal = torch.tensor([[False, True, True]]).expand(20_000, 3)
     policy = Categorical.from_logits(logits, legal)
-    action = policy.sample(torch.Generator().manual_seed(0))
+    action = policy.sample(policy.noise(1, torch.Generator().manual_seed(0))[0])
     assert set(action.tolist()) == {1, 2}
     assert policy.mode()[0] == 1
     assert_close(policy.entropy()[0], torch.tensor(2.0).log())
@@ -53,14 +53,14 @@ def test_an_illegal_action_is_never_drawn_even_where_it_would_be_by_far_the_like
 def test_samples_follow_the_probabilities() -> None:
     probability = torch.tensor([0.5, 0.3, 0.15, 0.05])
     policy = Categorical.from_logits(probability.log().expand(200_000, 4))
-    counts = policy.sample(torch.Generator().manual_seed(0)).bincount(minlength=4)
+    counts = policy.sample(policy.noise(1, torch.Generator().manual_seed(0))[0]).bincount(minlength=4)
     chi_square = ((counts - 200_000 * probability).square() / (200_000 * probability)).sum().item()
     assert chi_square < 16.3  # 0.1 % point with 3 degrees of freedom
 
 
 def test_gaussian_samples_have_the_stated_moments() -> None:
     policy = Gaussian(torch.tensor([1.0, -2.0]).expand(100_000, 2), torch.tensor([0.5, -1.0]).expand(100_000, 2))
-    action = policy.sample(torch.Generator().manual_seed(0))
+    action = policy.sample(policy.noise(1, torch.Generator().manual_seed(0))[0])
     assert_close(action.mean(0), torch.tensor([1.0, -2.0]), atol=0.03, rtol=0)
     assert_close(action.std(0).log(), torch.tensor([0.5, -1.0]), atol=0.02, rtol=0)
 

@@ -102,7 +102,10 @@ def test_the_step_is_that_of_a_direct_solve_with_the_explicit_fisher_matrix(kind
     generator = torch.Generator().manual_seed(1)
     obs = torch.randn(11, 4, dtype=torch.float64, generator=generator)
     old = map_tensors(Tensor.detach, policy(obs))
-    action, advantage = old.sample(generator), torch.randn(11, dtype=torch.float64, generator=generator)
+    action, advantage = (
+        old.sample(old.noise(1, generator)[0]),
+        torch.randn(11, dtype=torch.float64, generator=generator),
+    )
     valid = torch.arange(11) != 4
     batch = Batch(obs, action, old.log_prob(action), obs[:, 0], advantage, obs[:, 0], valid, old)
     surrogate, _ = trpo.objective(actor_critic, batch)

@@ -8,33 +8,23 @@ index needs no test for "counted from the end".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.envs.minesweeper.layout import Rules
 from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MINE, Boards
+from ppo_cli.kernels.compiled import compiled
+from ppo_cli.kernels.random import mix
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Cells = NDArray[np.uint16]
 
 FIRST_CLICK_CODE = {"unsafe": 0, "safe": 1, "zero": 2}
 
 _GOLDEN = np.uint64(GOLDEN)
-_FACTOR_1 = np.uint64(0xBF58476D1CE4E5B9)
-_FACTOR_2 = np.uint64(0x94D049BB133111EB)
-_ONE, _TWENTY_SEVEN, _THIRTY, _THIRTY_ONE, _THIRTY_TWO = (np.uint64(number) for number in (1, 27, 30, 31, 32))
+_ONE, _THIRTY_TWO = np.uint64(1), np.uint64(32)
 _MASK32 = np.uint64(2**32 - 1)
-
-
-def _compiled(function: Function) -> Function:
-    """Compile on the first call and keep the machine code on disk, beside the source or in the user's cache folder."""
-    try:
-        return cast(Function, numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # neither folder can be written to: compile anew in each process
-        return cast(Function, numba.njit(nogil=True)(function))
 
 
 def neighbour_table(rules: Rules) -> Cells:
@@ -48,21 +38,14 @@ def neighbour_table(rules: Rules) -> Cells:
     return table
 
 
-@_compiled
-def _mix(word: np.uint64) -> np.uint64:
-    word = (word ^ (word >> _THIRTY)) * _FACTOR_1
-    word = (word ^ (word >> _TWENTY_SEVEN)) * _FACTOR_2
-    return word ^ (word >> _THIRTY_ONE)
-
-
-@_compiled
+@compiled
 def _fill(rows: NDArray[Any], n: int, value: int) -> None:
     """``rows[n] = value`` without the view's reference count, which costs more than the memset."""
     for cell in range(rows.shape[1]):
         rows[n, cell] = value
 
 
-@_compiled
+@compiled
 def _place_mines(boards: Boards, n: int, first: np.uint64, neighbours: Cells, num_mines: int, first_click: int) -> None:
     """Lay the mines of game n; forbidden cells count as taken until the last mine lies."""
     mines = boards.mines
@@ -75,11 +58,11 @@ def _place_mines(boards: Boards, n: int, first: np.uint64, neighbours: Cells, nu
         for k in range(8):
             mines[n, neighbours[first, k]] = True
 
-    counter = _mix(_mix(boards.seed[n] + _GOLDEN) + (boards.episode[n] + _ONE) * _GOLDEN)
+    counter = mix(mix(boards.seed[n] + _GOLDEN) + (boards.episode[n] + _ONE) * _GOLDEN)
     placed = 0
     while placed < num_mines:
         counter += _GOLDEN
-        product = (_mix(counter) >> _THIRTY_TWO) * num_cells
+        product = (mix(counter) >> _THIRTY_TWO) * num_cells
         cell = product >> _THIRTY_TWO
         if product & _MASK32 >= threshold:
             placed += not mines[n, cell]
@@ -92,7 +75,7 @@ def _place_mines(boards: Boards, n: int, first: np.uint64, neighbours: Cells, nu
             mines[n, neighbours[first, k]] = False
 
 
-@_compiled
+@compiled
 def _reveal(boards: Boards, n: int, cell: np.uint64, neighbours: Cells, queue: Cells) -> int:
     """Show a safe cell and, from zero to zero, everything around; returns how many cells.
 
@@ -120,7 +103,7 @@ def _reveal(boards: Boards, n: int, cell: np.uint64, neighbours: Cells, queue: C
     return length
 
 
-@_compiled
+@compiled
 def step_boards(
     boards: Boards, action: NDArray[np.int64], neighbours: Cells, num_mines: int, first_click: int, shaping: float
 ) -> None:

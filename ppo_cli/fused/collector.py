@@ -1,0 +1,202 @@
+"""Collecting through `ppo_cli.kernels.acting`: one call for each step, or one for a whole rollout.
+
+A whole rollout where the environment is a kernel itself (`PlaysRollouts`); otherwise the environment is stepped as ever
+and only the policy is compiled.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.envs.base import VecEnv
+from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.workers import Workers
+from ppo_cli.kernels import acting
+from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
+from ppo_cli.kernels.linear import Floats
+from ppo_cli.kernels.mlp import GAUSSIAN, Network, new_scratch
+from ppo_cli.kernels.threads import share
+from ppo_cli.normalize import CLIP
+from ppo_cli.rollout import Collector
+from ppo_cli.train_state import TrainState
+from ppo_cli.types import Distribution, Rollout
+
+ENVS_PER_THREAD = 4
+"""The matrix products take four rows at a time."""
+
+NO_ROWS = np.zeros((0, 0, 0), np.float32)
+
+
+@runtime_checkable
+class PlaysRollouts(Protocol):
+    """An environment that plays whole rollouts. Its observations are vectors, and it has no dead steps."""
+
+    @property
+    def obs(self) -> Tensor:
+        """What the next action is chosen from, [N, O] float32."""
+        ...
+
+    def play(
+        self, actor: Actor, rows: Rows, outcome: Outcome, returns: Floats, lengths: Floats, first: int, end: int
+    ) -> None:
+        """Fill ``rows`` and ``outcome`` for the environments from ``first`` to ``end``.
+
+        ``returns`` and ``lengths`` [N] are the figures of the episodes under way.
+        """
+        ...
+
+
+class FusedCollector(Collector):
+    """A collector whose policy, an MLP, is a kernel."""
+
+    def __init__(
+        self,
+        env: VecEnv,
+        state: TrainState,
+        rollout_length: int,
+        episodes: EpisodeWindow,
+        weights: FlatWeights,
+        workers: Workers,
+    ) -> None:
+        super().__init__(env, state, rollout_length, episodes)
+        self.workers = workers
+        self.policy, action = policy_of(weights.network, env.num_envs)
+        assert isinstance(self.raw_obs, Tensor)
+        storage = self.storage = self.allocate(self.raw_obs.float(), action, torch.zeros(env.num_envs), self.policy)
+        storage.valid.fill_(True)
+        self.rows, self.outcome = rows_of(storage), outcome_of(storage)
+        network, size = weights.network, self.rows.obs.shape[2] if state.obs_normalizer.enabled else 0
+        width = int(network.layers[:-2, 3].max())
+        self.scratch = [new_scratch(network) for _ in range(workers.num_threads)]
+        self.actor = Actor(
+            network=network,
+            transposed=np.empty_like(network.parameters),
+            hidden=np.zeros((network.depth, env.num_envs, width), np.float32),
+            moments=Moments(np.zeros(1), np.zeros(size), np.zeros(size), np.float32(CLIP)),
+            noise=NO_ROWS,
+        )
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """As ``Collector.collect``."""
+        self.begin_rollout()
+        return self.play(self.env) if isinstance(self.env, PlaysRollouts) else super().collect()
+
+    def begin_rollout(self) -> None:
+        """Random numbers, the weights and the moments as they stand now."""
+        noise = self.policy.noise(self.rollout_length, self.state.action_generator)
+        self.actor = self.actor._replace(noise=noise.numpy())
+        acting.transpose(self.actor.network, self.actor.transposed)
+        if self.state.obs_normalizer.enabled:
+            moments = self.state.obs_normalizer.moments
+            self.actor.moments.rows_seen[:] = moments.count.numpy()
+            self.actor.moments.mean[:] = moments.mean.numpy().reshape(-1)
+            self.actor.moments.variance[:] = moments.variance.numpy().reshape(-1)
+
+    def keep_moments(self) -> None:
+        """Hand what the rollout has learnt of the observations to the training state."""
+        if self.state.obs_normalizer.enabled:
+            moments = self.state.obs_normalizer.moments
+            moments.count.fill_(self.actor.moments.rows_seen[0])
+            moments.mean.copy_(torch.from_numpy(self.actor.moments.mean).view_as(moments.mean))
+            moments.variance.copy_(torch.from_numpy(self.actor.moments.variance).view_as(moments.variance))
+
+    def act(self, t: int) -> Tensor:
+        """As ``Collector.act``."""
+        assert self.storage is not None
+        assert isinstance(self.raw_obs, Tensor)
+        raw_obs = self.raw_obs.float().view(self.env.num_envs, -1).numpy()
+        acting.act(self.actor, self.rows, raw_obs, (~self.dead).numpy(), t)
+        return self.storage.action[t]
+
+    def value_successors(self, storage: Rollout) -> None:
+        """As ``Collector.value_successors``, with the values of the rollout itself, which acting left out."""
+        self.keep_moments()
+        self.evaluate()
+        super().value_successors(storage)
+
+    def evaluate(self) -> None:
+        """Values of all samples, each thread its share."""
+        total, threads = self.rows.value.size, self.workers.num_threads
+        self.workers.run(
+            lambda thread: acting.evaluate(self.actor, self.scratch[thread], self.rows, *share(total, thread, threads))
+        )
+
+    def play(self, env: PlaysRollouts) -> Rollout:
+        """A rollout in one call for each thread; a single one where running moments tie the environments together."""
+        storage = self.storage
+        assert storage is not None
+        started = time.perf_counter()
+        self.play_all(env)
+        self.keep_moments()
+        self.evaluate()
+        self.raw_obs = env.obs
+        acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_obs.numpy())
+        done = self.outcome.terminated | self.outcome.truncated
+        self.episodes.add(
+            torch.from_numpy(self.outcome.episode_return[done]), torch.from_numpy(self.outcome.episode_length[done])
+        )
+        if self.state.reward_normalizer.enabled:
+            normalize = self.state.reward_normalizer
+            storage.reward.copy_(normalize(storage.reward, storage.done, storage.valid))
+        self.seconds = {"rollout": time.perf_counter() - started}
+        return storage
+
+    def play_all(self, env: PlaysRollouts) -> None:
+        """Each thread its environments; one thread all of them where they are few, or tied by running moments."""
+        returns, lengths, num_envs = self.episode_return.numpy(), self.episode_length.numpy(), self.env.num_envs
+        threads = self.workers.num_threads
+        if self.state.obs_normalizer.enabled or num_envs < ENVS_PER_THREAD * threads:
+            env.play(self.actor, self.rows, self.outcome, returns, lengths, 0, num_envs)
+            return
+        self.workers.run(
+            lambda thread: env.play(
+                self.actor, self.rows, self.outcome, returns, lengths, *share(num_envs, thread, threads)
+            )
+        )
+
+
+def policy_of(network: Network, num_envs: int) -> tuple[Distribution, Tensor]:
+    """A policy of the network's kind for N environments, and actions of its kind: shapes and types, no values."""
+    outputs = torch.zeros(num_envs, int(network.layers[-2, 3]))
+    if network.head == GAUSSIAN:
+        return Gaussian(outputs, outputs), outputs
+    return Categorical(outputs), torch.zeros(num_envs, dtype=torch.int64)
+
+
+def rows_of(storage: Rollout) -> Rows:
+    """What acting fills, as the kernels see it: the same memory."""
+    policy, (length, num_envs) = storage.policy, storage.value.shape
+    assert isinstance(storage.obs, Tensor)
+    gaussian = policy if isinstance(policy, Gaussian) else None
+    outputs = policy.mean if isinstance(policy, Gaussian) else policy.log_probs  # type: ignore[attr-defined]
+    return Rows(
+        obs=storage.obs.view(length, num_envs, -1).numpy(),
+        choice=np.zeros((0, 0), np.int64) if gaussian else storage.action.numpy(),
+        action=storage.action.numpy() if gaussian else NO_ROWS,
+        log_prob=storage.log_prob.numpy(),
+        value=storage.value.numpy(),
+        policy=outputs.numpy(),
+        log_std=gaussian.log_std.numpy() if gaussian else NO_ROWS,
+    )
+
+
+def outcome_of(storage: Rollout) -> Outcome:
+    """What stepping fills, as the kernels see it: the same memory, and some that only they need."""
+    assert isinstance(storage.obs, Tensor)
+    return Outcome(
+        reward=storage.reward.numpy(),
+        terminated=storage.terminated.numpy(),
+        truncated=storage.truncated.numpy(),
+        next_value=storage.next_value.numpy(),
+        final_obs=np.empty(storage.obs.shape, np.float32),
+        episode_return=np.empty(storage.value.shape, np.float32),
+        episode_length=np.empty(storage.value.shape, np.float32),
+    )

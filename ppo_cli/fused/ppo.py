@@ -1,0 +1,195 @@
+"""PPO's update through `ppo_cli.kernels.ppo`: the same metrics from the same minibatches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppo_cli.algorithms.ppo import EARLY_STOP_FACTOR, PPO
+from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
+from ppo_cli.fused.workers import Workers
+from ppo_cli.kernels import advantages
+from ppo_cli.kernels.mlp import new_scratch
+from ppo_cli.kernels.ppo import (
+    CLIPFRAC,
+    COUNT,
+    ENTROPY,
+    GRAD_NORM,
+    K1,
+    K3,
+    KL,
+    NOT_FINITE,
+    NUM_FIGURES,
+    POLICY_LOSS,
+    RATIO_MAX,
+    VALUE_LOSS,
+    Adam,
+    Exchange,
+    Objective,
+    Samples,
+    update,
+)
+from ppo_cli.kernels.threads import new_barrier
+from ppo_cli.losses import MAX_LOG_RATIO
+from ppo_cli.schedules import schedule_factor
+from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.types import Metrics, Rollout
+
+FIGURES = {
+    "losses/policy_loss": POLICY_LOSS,
+    "losses/value_loss": VALUE_LOSS,
+    "losses/entropy": ENTROPY,
+    "losses/clipfrac": CLIPFRAC,
+    "losses/old_approx_kl": K1,
+    "losses/approx_kl": K3,
+    "losses/kl": KL,
+    "losses/ratio_max": RATIO_MAX,
+}
+LAST_EPOCH = ("losses/approx_kl", "losses/kl", "losses/clipfrac")
+
+
+class FusedPPO:
+    """An algorithm for the trainer: ``ppo``'s update on the weights of one run."""
+
+    def __init__(self, ppo: PPO, weights: FlatWeights, optimizer: torch.optim.AdamW, workers: Workers) -> None:
+        self.ppo = ppo
+        self.network = weights.network
+        self.moments = FlatMoments(weights, optimizer)
+        self.workers = workers
+        num_threads = workers.num_threads
+        self.scratch = [new_scratch(self.network) for _ in range(num_threads)]
+        self.exchange = Exchange(
+            barrier=new_barrier(),
+            gradient=np.zeros((num_threads, len(self.network.parameters)), np.float32),
+            sums=np.zeros((num_threads, NUM_FIGURES)),
+            squares=np.zeros(num_threads),
+        )
+        self.advantage = self.value_target = NO_FLOATS
+
+    @property
+    def gamma(self) -> float:
+        """The discount."""
+        return self.ppo.gamma
+
+    def update(self, state: TrainState, rollout: Rollout) -> Metrics:
+        """As ``PPO.update``.
+
+        Raises:
+            NonFiniteError: a gradient is NaN or infinite; the weights are as before its minibatch.
+        """
+        ppo = self.ppo
+        samples = self.samples(rollout)
+        clip = ppo.clip * schedule_factor(ppo.clip_schedule, state.progress)
+        entropy_coef = ppo.entropy_coef * schedule_factor(ppo.entropy_schedule, state.progress)
+        objective = Objective(
+            clip=np.float32(clip),
+            clip_value=np.float32(ppo.clip_value),
+            entropy_coef=np.float32(entropy_coef),
+            value_coef=np.float32(ppo.value_coef),
+            max_log_ratio=np.float32(MAX_LOG_RATIO),
+            standardizes=ppo.standardize_advantage,
+            stop_at_kl=EARLY_STOP_FACTOR * ppo.target_kl if ppo.target_kl else math.inf,
+        )
+        batch = len(samples.valid)
+        order = np.stack(
+            [torch.randperm(batch, generator=state.minibatch_generator).numpy() for _ in range(ppo.num_epochs)]
+        )
+        minibatch = -(-batch // ppo.num_minibatches)
+        report = np.full((ppo.num_epochs * -(-batch // minibatch), NUM_FIGURES), np.nan)
+        self.run(state, samples, objective, order, minibatch, report)
+        return self.metrics(report, samples, clip, entropy_coef)
+
+    def run(
+        self,
+        state: TrainState,
+        samples: Samples,
+        objective: Objective,
+        order: NDArray[np.int64],
+        minibatch: int,
+        report: NDArray[np.float64],
+    ) -> None:
+        """The kernel on every thread, this one included; fills ``report`` and moves the weights."""
+        group = self.moments.optimizer.param_groups[0]
+        steps = self.moments.steps_taken
+        beta1, beta2 = group["betas"]
+        adam = Adam(
+            first=self.moments.first,
+            second=self.moments.second,
+            steps_taken=steps,
+            learning_rate=float(group["lr"]),
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            max_grad_norm=self.ppo.max_grad_norm,
+        )
+        shared = (samples, objective, adam, self.exchange, order, minibatch, report)
+
+        outcome = self.workers.run(
+            lambda thread: update(thread, self.workers.num_threads, self.network, self.scratch[thread], *shared)
+        )
+        steps_taken = int(np.isfinite(report[:, GRAD_NORM]).sum())
+        self.moments.steps_taken = steps + steps_taken
+        if outcome == NOT_FINITE:
+            row = report[steps_taken]
+            loss = (row[POLICY_LOSS] + self.ppo.value_coef * row[VALUE_LOSS]) / max(row[COUNT], 1)
+            raise NonFiniteError.of(float(row[GRAD_NORM]), float(loss), state.updates + 1)
+
+    def samples(self, rollout: Rollout) -> Samples:
+        """The rollout as the kernel reads it, with advantages and value targets."""
+        length, num_envs = rollout.reward.shape
+        if self.advantage.shape != (length, num_envs):
+            self.advantage = np.empty((length, num_envs), np.float32)
+            self.value_target = np.empty_like(self.advantage)
+        advantages.gae(
+            rollout.reward.numpy(),
+            rollout.value.numpy(),
+            rollout.next_value.numpy(),
+            rollout.terminated.numpy(),
+            rollout.truncated.numpy(),
+            rollout.valid.numpy(),
+            np.float32(self.ppo.gamma),
+            np.float32(self.ppo.gamma * self.ppo.gae_lambda),
+            self.advantage,
+            self.value_target,
+        )
+        policy = rollout.policy
+        is_gaussian = isinstance(policy, Gaussian)
+        assert isinstance(policy, Categorical | Gaussian)
+        return Samples(
+            obs=rows_of(rollout.obs),
+            choice=np.zeros(0, np.int64) if is_gaussian else rollout.action.view(-1).numpy(),
+            action=rows_of(rollout.action) if is_gaussian else NO_FLOATS,
+            log_prob=rollout.log_prob.view(-1).numpy(),
+            value=rollout.value.view(-1).numpy(),
+            advantage=self.advantage.reshape(-1),
+            value_target=self.value_target.reshape(-1),
+            valid=rollout.valid.view(-1).numpy(),
+            policy=rows_of(policy.mean if isinstance(policy, Gaussian) else policy.log_probs),
+            log_std=rows_of(policy.log_std) if isinstance(policy, Gaussian) else NO_FLOATS,
+        )
+
+    def metrics(self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float) -> Metrics:
+        """Means over the minibatches that were looked at, as ``PPO.update`` takes them."""
+        seen = int((~np.isnan(report[:, COUNT])).sum())
+        per_epoch = len(report) // self.ppo.num_epochs
+        means = report[:seen] / np.maximum(report[:seen, COUNT, None], 1)
+        means[:, RATIO_MAX] = report[:seen, RATIO_MAX]
+        overall, last_epoch = means.mean(axis=0), means[(seen - 1) // per_epoch * per_epoch :].mean(axis=0)
+        steps = int(np.isfinite(report[:, GRAD_NORM]).sum())
+        figures = {
+            **{tag: overall[column] for tag, column in FIGURES.items()},
+            "losses/grad_norm": report[:steps, GRAD_NORM].mean() if steps else math.nan,
+            "losses/explained_variance": advantages.explained_variance(
+                samples.value, samples.value_target, samples.valid
+            ),
+            **{f"{tag}_last_epoch": last_epoch[FIGURES[tag]] for tag in LAST_EPOCH},
+            "charts/clip": clip,
+            "charts/entropy_coef": entropy_coef,
+            "charts/gradient_steps": float(steps),
+        }
+        return dict(zip(figures, torch.tensor(list(figures.values()), dtype=torch.float32).unbind(), strict=True))

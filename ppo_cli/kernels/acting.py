@@ -1,0 +1,232 @@
+"""One step of a policy in one call: normalize, forward, sample, and the row of the rollout that remembers it.
+
+Environments are few and layers wide while acting, so here the outputs of a layer lie along the last axis, which takes
+transposed weights: `transpose` makes them once for each rollout.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.linear import Floats, activate, add_product
+from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
+
+Doubles = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_ZERO = np.float32(0.0)
+_HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
+
+
+class Moments(NamedTuple):
+    """Running mean and variance of the observations, as `ppo_cli.normalize.RunningMoments`; empty where unused."""
+
+    rows_seen: Doubles  # [1]
+    mean: Doubles  # [O]
+    variance: Doubles  # [O]
+    bound: np.float32  # normalized observations stay within this many standard deviations
+
+
+class Actor(NamedTuple):
+    """A network that acts for N environments. W is its widest layer."""
+
+    network: Network
+    transposed: Floats  # [P] the weights of each layer as [inputs, outputs]
+    hidden: Floats  # [depth, N, W] of the actor's trunk
+    moments: Moments
+    noise: Floats  # [T, N, A] what decides the actions
+
+
+class Rows(NamedTuple):
+    """The rollout's storage that acting fills."""
+
+    obs: Floats  # [T, N, O]
+    choice: NDArray[np.int64]  # [T, N] the action where the policy is categorical, else empty
+    action: Floats  # [T, N, A] the action where it is Gaussian, else empty
+    log_prob: Floats  # [T, N]
+    value: Floats  # [T, N]
+    policy: Floats  # [T, N, A] log-probabilities, or means
+    log_std: Floats  # [T, N, A] where the policy is Gaussian, else empty
+
+
+@compiled
+def transpose(network: Network, out: Floats) -> None:
+    """``out`` [P] as ``parameters``, but with each layer's weights [outputs, inputs] as [inputs, outputs]."""
+    for number in range(len(network.layers)):
+        weights, _, inputs, outputs = network.layers[number]
+        for o in range(outputs):
+            for i in range(inputs):
+                out[weights + i * outputs + o] = network.parameters[weights + o * inputs + i]
+
+
+@compiled
+def learn_moments(moments: Moments, obs: Floats, valid: Flags) -> None:
+    """Take in the rows of ``obs`` [N, O] where ``valid``: Chan, Golub and LeVeque 1983, in float64."""
+    rows = 0
+    for n in range(len(obs)):
+        rows += valid[n]
+    if rows == 0:
+        return
+    count = moments.rows_seen[0]
+    total = count + rows
+    for k in range(obs.shape[1]):
+        mean = 0.0
+        for n in range(len(obs)):
+            if valid[n]:
+                mean += np.float64(obs[n, k])
+        mean /= rows
+        squares = 0.0
+        for n in range(len(obs)):
+            if valid[n]:
+                squares += (np.float64(obs[n, k]) - mean) ** 2
+        shift = mean - moments.mean[k]
+        squares += moments.variance[k] * count + shift * shift * count * rows / total
+        moments.mean[k] += shift * rows / total
+        moments.variance[k] = squares / total
+    moments.rows_seen[0] = total
+
+
+@compiled
+def normalize(moments: Moments, obs: Floats, out: Floats) -> None:
+    """``out`` [N, O] = ``obs`` normalized and clipped; a copy where there are no moments."""
+    if len(moments.mean) == 0:
+        for n in range(len(obs)):
+            for k in range(obs.shape[1]):
+                out[n, k] = obs[n, k]
+        return
+    for k in range(obs.shape[1]):
+        mean, std = np.float32(moments.mean[k]), np.float32(math.sqrt(moments.variance[k] + 1e-8))
+        for n in range(len(obs)):
+            out[n, k] = min(max((obs[n, k] - mean) / std, -moments.bound), moments.bound)
+
+
+@vectorized
+def layer_rows(actor: Actor, number: int, x: Floats, start: int, stride: int, out: Floats) -> None:
+    """out[n] = W x_n + b for each row; row n of the input is x[start + n * stride:]."""
+    weights, biases, inputs, outputs = actor.network.layers[number]
+    for n in range(len(out)):
+        for o in range(outputs):
+            out[n, o] = actor.network.parameters[biases + o]
+    matrix = actor.transposed[weights : weights + inputs * outputs].reshape((inputs, outputs))
+    add_product(out, x, start, stride, 1, matrix, len(out), inputs, outputs)
+
+
+@vectorized
+def trunk_rows(actor: Actor, obs: Floats, first: int, end: int) -> None:
+    """The actor's hidden layers for the environments from ``first`` to ``end``; ``obs`` [N, O]."""
+    hidden, width = actor.hidden, actor.hidden.shape[2]
+    flat, plane = hidden.reshape(-1), hidden.shape[1] * width
+    for number in range(actor.network.depth):
+        out = hidden[number, first:end]
+        if number == 0:
+            layer_rows(actor, number, obs.reshape(-1), first * obs.shape[1], obs.shape[1], out)
+        else:
+            layer_rows(actor, number, flat, (number - 1) * plane + first * width, width, out)
+        activate(out, end - first, actor.network.layers[number, 3], actor.network.activation)
+
+
+@vectorized
+def choose(actor: Actor, rows: Rows, t: int, first: int, end: int) -> None:
+    """The actions of row t from its observations, for the environments from ``first`` to ``end``.
+
+    Acting needs no values: they are computed for the whole rollout at once (`evaluate`).
+    """
+    network = actor.network
+    trunk_rows(actor, rows.obs[t], first, end)
+    layer_rows(
+        actor,
+        len(network.layers) - 2,
+        actor.hidden.reshape(-1),
+        ((network.depth - 1) * actor.hidden.shape[1] + first) * actor.hidden.shape[2],
+        actor.hidden.shape[2],
+        rows.policy[t, first:end],
+    )
+    for n in range(first, end):
+        if network.head == GAUSSIAN:
+            _draw_gaussian(actor, rows, t, n)
+        else:
+            _draw_categorical(actor, rows, t, n)
+
+
+@vectorized
+def _draw_categorical(actor: Actor, rows: Rows, t: int, n: int) -> None:
+    """The first arrival of exponential races, as `ppo_cli.distributions.Categorical.sample`."""
+    logits = rows.policy[t, n]
+    top = logits[0]
+    for a in range(1, len(logits)):
+        top = max(top, logits[a])
+    total = _ZERO
+    for a in range(len(logits)):
+        total += np.float32(math.exp(logits[a] - top))
+    normalizer = top + np.float32(math.log(total))
+    best, chosen = np.float32(-1.0), 0
+    for a in range(len(logits)):
+        logits[a] -= normalizer
+        rate = np.float32(math.exp(logits[a])) / actor.noise[t, n, a]
+        if rate > best:
+            best, chosen = rate, a
+    rows.choice[t, n] = chosen
+    rows.log_prob[t, n] = logits[chosen]
+
+
+@vectorized
+def _draw_gaussian(actor: Actor, rows: Rows, t: int, n: int) -> None:
+    log_prob = _ZERO
+    for a in range(rows.policy.shape[2]):
+        log_std = actor.network.parameters[actor.network.log_std + a]
+        noise = actor.noise[t, n, a]
+        rows.log_std[t, n, a] = log_std
+        rows.action[t, n, a] = rows.policy[t, n, a] + np.float32(math.exp(log_std)) * noise
+        log_prob -= np.float32(0.5) * noise * noise + log_std + _HALF_LOG_2PI
+    rows.log_prob[t, n] = log_prob
+
+
+@vectorized
+def act(actor: Actor, rows: Rows, raw_obs: Floats, valid: Flags, t: int) -> None:
+    """Row t for all environments: learn the moments from ``raw_obs`` [N, O] where ``valid``, normalize, choose."""
+    if len(actor.moments.mean):
+        learn_moments(actor.moments, raw_obs, valid)
+    normalize(actor.moments, raw_obs, rows.obs[t])
+    choose(actor, rows, t, 0, len(raw_obs))
+
+
+class Outcome(NamedTuple):
+    """The rollout's storage that stepping fills."""
+
+    reward: Floats  # [T, N]
+    terminated: Flags  # [T, N]
+    truncated: Flags  # [T, N]
+    next_value: Floats  # [T, N]
+    final_obs: Floats  # [T, N, O] what a truncated episode ended on, not normalized; elsewhere old
+    episode_return: Floats  # [T, N] of the episode that ended here; elsewhere old
+    episode_length: Floats  # [T, N]
+
+
+@vectorized
+def evaluate(actor: Actor, scratch: Scratch, rows: Rows, first: int, end: int) -> None:
+    """Values of the rollout's samples from ``first`` to ``end``, of T * N."""
+    obs = rows.obs.reshape((rows.value.size, rows.obs.shape[2]))
+    values(actor.network, scratch, obs, rows.value.reshape(-1), first, end)
+
+
+@vectorized
+def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcome, raw_obs: Floats) -> None:
+    """Fill ``next_value`` as `ppo_cli.rollout.Collector.value_successors` does; ``raw_obs`` [N, O] comes next."""
+    length, num_envs = rows.value.shape
+    obs = np.empty_like(raw_obs)
+    normalize(actor.moments, raw_obs, obs)
+    values(actor.network, scratch, obs, outcome.next_value[length - 1], 0, num_envs)
+    for t in range(length):
+        if t < length - 1:
+            outcome.next_value[t] = rows.value[t + 1]
+        for n in range(num_envs):
+            if outcome.terminated[t, n]:
+                outcome.next_value[t, n] = _ZERO
+            elif outcome.truncated[t, n]:
+                normalize(actor.moments, outcome.final_obs[t, n : n + 1], obs[n : n + 1])
+                values(actor.network, scratch, obs, outcome.next_value[t], n, n + 1)

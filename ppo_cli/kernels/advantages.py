@@ -1,0 +1,59 @@
+"""`ppo_cli.advantages` over a whole rollout in one call, with the same arithmetic in the same order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_cli.kernels.compiled import compiled
+from ppo_cli.kernels.linear import Floats
+
+Flags = NDArray[np.bool_]
+
+
+@compiled
+def gae(
+    reward: Floats,
+    value: Floats,
+    next_value: Floats,
+    terminated: Flags,
+    truncated: Flags,
+    valid: Flags,
+    gamma: np.float32,
+    decay: np.float32,
+    advantage: Floats,
+    value_target: Floats,
+) -> None:
+    """Fill ``advantage`` and ``value_target``; all [T, N]. ``decay`` is gamma times lambda."""
+    length, num_envs = reward.shape
+    for n in range(num_envs):
+        tail = np.float32(0.0)
+        for t in range(length - 1, -1, -1):
+            error = np.float32(0.0)
+            if valid[t, n]:
+                successor = np.float32(0.0) if terminated[t, n] else gamma * next_value[t, n]
+                error = reward[t, n] + successor - value[t, n]
+            tail = error if terminated[t, n] or truncated[t, n] else error + decay * tail
+            advantage[t, n] = tail
+            value_target[t, n] = tail + value[t, n]
+
+
+@compiled
+def explained_variance(value: Floats, value_target: Floats, valid: Flags) -> Any:  # noqa: ANN401 (a float)
+    """1 - Var[target - value] / Var[target] over the valid elements [B]; NaN where the target does not vary."""
+    count, error_mean, target_mean = 0, 0.0, 0.0
+    for b in range(len(value)):
+        if valid[b]:
+            count += 1
+            target_mean += value_target[b]
+            error_mean += value_target[b] - value[b]
+    target_mean /= max(count, 1)
+    error_mean /= max(count, 1)
+    error_variance, target_variance = 0.0, 0.0
+    for b in range(len(value)):
+        if valid[b]:
+            target_variance += (value_target[b] - target_mean) ** 2
+            error_variance += (value_target[b] - value[b] - error_mean) ** 2
+    return 1.0 - error_variance / target_variance if target_variance > 0.0 else np.nan

@@ -1,0 +1,66 @@
+"""How kernels are compiled: on the first call, free of the interpreter's lock, kept on disk for the next process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
+"""Sums may be reordered and products fused, so that loops use the vector units. NaN and infinity keep their meaning."""
+
+PACKAGE = Path(__file__).parent.parent
+SOURCES = ("kernels", "envs")
+"""Where kernels are written: what one of them calls may stand in another's file."""
+
+
+def compiled(function: Function) -> Function:
+    """Machine code with the arithmetic as it is written."""
+    return _compiled(function, fastmath=False)
+
+
+def vectorized(function: Function) -> Function:
+    """Machine code whose sums may be reordered."""
+    return _compiled(function, fastmath=FAST_MATH)
+
+
+def _compiled(function: Function, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit takes them)
+    options |= {"nogil": True, "error_model": "numpy"}
+    previous = numba.config.CACHE_DIR
+    try:
+        numba.config.CACHE_DIR = str(cache_folder())  # read here, where the function is made, and only here
+        return cast(Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # that folder cannot be written to: anew in each process
+        return cast(Function, numba.njit(**options)(function))
+    finally:
+        numba.config.CACHE_DIR = previous
+
+
+@cache
+def cache_folder() -> Path:
+    """The machine code of exactly these sources.
+
+    Numba looks at a kernel's own file for changes, not at the files of the kernels that were compiled into it.
+    """
+    digest = hashlib.sha256(numba.__version__.encode())
+    for folder in SOURCES:
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return user_cache() / "ppo-cli" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def user_cache() -> Path:
+    """Where this user's programs keep what they can make again; ``NUMBA_CACHE_DIR`` has the last word."""
+    if named := os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME"):
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")

@@ -1,0 +1,167 @@
+"""Actor-critic MLPs as one flat vector of parameters: forward and backward over a tile of samples.
+
+Inside a tile the samples lie along the last axis, [features, samples], so that every loop runs over samples: layers of
+any width, heads of one or two outputs included, use the whole vector unit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope
+
+TILE = 64
+"""Samples that go through the network together: their activations stay in the nearest caches."""
+
+CATEGORICAL, GAUSSIAN = 0, 1
+
+
+class Network(NamedTuple):
+    """What the parameters mean.
+
+    ``layers`` [L, 4]: offset of the weights, offset of the biases, inputs, outputs; first the actor's ``depth`` hidden
+    layers, then the critic's (none where the trunk is shared), then the policy's head, then the value's.
+    """
+
+    parameters: Floats  # [P]
+    layers: NDArray[np.int64]  # [L, 4]
+    depth: int
+    is_shared: bool
+    activation: int
+    head: int  # CATEGORICAL or GAUSSIAN
+    log_std: int  # offset of the log standard deviations, Gaussian only
+
+
+class Scratch(NamedTuple):
+    """Working memory of one thread. W is the widest layer, A the number of the policy's outputs, n = TILE."""
+
+    x: Floats  # [O, n]
+    hidden: Floats  # [number of hidden layers, W, n]
+    policy: Floats  # [A, n] logits or means
+    value: Floats  # [1, n]
+    d_policy: Floats  # [A, n]
+    d_value: Floats  # [1, n]
+    delta: Floats  # [2, W, n]
+    logs: Floats  # [A, n] log-probabilities
+
+
+def new_scratch(network: Network) -> Scratch:
+    """Allocated once for each thread."""
+    inputs, outputs = network.layers[:, 2], network.layers[:, 3]
+    num_hidden, width, actions = len(network.layers) - 2, int(outputs[:-2].max()), int(outputs[-2])
+    shapes = [(int(inputs[0]),), (num_hidden, width), (actions,), (1,), (actions,), (1,), (2, width), (actions,)]
+    return Scratch(*(np.zeros((*shape, TILE), np.float32) for shape in shapes))
+
+
+@vectorized
+def forward_layer(network: Network, number: int, x: Floats, out: Floats, n: int) -> None:
+    """out[:, :n] = W x + b."""
+    weights, biases, inputs, outputs = network.layers[number]
+    for i in range(outputs):
+        bias = network.parameters[biases + i]
+        for j in range(n):
+            out[i, j] = bias
+    add_product(out, network.parameters, weights, inputs, 1, x, outputs, inputs, n)
+
+
+@vectorized
+def forward_trunk(network: Network, scratch: Scratch, first: int, n: int) -> None:
+    """Hidden layers ``first`` to ``first + depth`` from ``x`` [O, n]."""
+    for number in range(first, first + network.depth):
+        x = scratch.x if number == first else scratch.hidden[number - 1]
+        forward_layer(network, number, x, scratch.hidden[number], n)
+        activate(scratch.hidden[number], network.layers[number, 3], n, network.activation)
+
+
+@vectorized
+def forward_value(network: Network, scratch: Scratch, n: int) -> None:
+    """Fill ``value`` from the critic's last hidden layer."""
+    num_hidden = len(network.layers) - 2
+    forward_layer(network, num_hidden + 1, scratch.hidden[num_hidden - 1], scratch.value, n)
+
+
+@vectorized
+def forward(network: Network, scratch: Scratch, n: int) -> None:
+    """Fill ``hidden``, ``policy`` and ``value`` from ``x`` [O, n]."""
+    num_hidden = len(network.layers) - 2
+    forward_trunk(network, scratch, 0, n)
+    forward_layer(network, num_hidden, scratch.hidden[network.depth - 1], scratch.policy, n)
+    if not network.is_shared:
+        forward_trunk(network, scratch, num_hidden - network.depth, n)
+    forward_value(network, scratch, n)
+
+
+@vectorized
+def load_sample(scratch: Scratch, i: int, obs: Floats) -> None:
+    """Put ``obs`` [O] into the tile as sample i."""
+    for k in range(len(obs)):
+        scratch.x[k, i] = obs[k]
+
+
+@vectorized
+def values(network: Network, scratch: Scratch, obs: Floats, out: Floats, first: int, end: int) -> None:
+    """out[first:end] = V(obs[first:end]); ``obs`` [B, O], ``out`` [B]."""
+    for start in range(first, end, TILE):
+        n = min(TILE, end - start)
+        for i in range(n):
+            load_sample(scratch, i, obs[start + i])
+        forward_trunk(network, scratch, len(network.layers) - 2 - network.depth, n)
+        forward_value(network, scratch, n)
+        for i in range(n):
+            out[start + i] = scratch.value[0, i]
+
+
+@vectorized
+def backward_layer(network: Network, number: int, gradient: Floats, delta: Floats, x: Floats, n: int) -> None:
+    """Add the gradients of a layer's weights and biases, given its output's ``delta`` and its input ``x``."""
+    weights, biases, inputs, outputs = network.layers[number]
+    add_outer(gradient, weights, delta, x, outputs, inputs, n)
+    add_rows(gradient, biases, delta, outputs, n)
+
+
+@vectorized
+def pull_back(network: Network, number: int, delta: Floats, out: Floats, n: int) -> None:
+    """out[:, :n] += W^T delta."""
+    weights, _, inputs, outputs = network.layers[number]
+    add_product(out, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
+
+
+@vectorized
+def _clear(rows: Floats, num_rows: int, n: int) -> None:
+    for i in range(num_rows):
+        for j in range(n):
+            rows[i, j] = 0.0
+
+
+@vectorized
+def backward_trunk(network: Network, scratch: Scratch, gradient: Floats, last: int, first: int, n: int) -> None:
+    """From ``delta[0]`` at the output of hidden layer ``last`` down to hidden layer ``first``, which reads ``x``."""
+    delta, below = scratch.delta[0], scratch.delta[1]
+    for number in range(last, first - 1, -1):
+        scale_by_slope(delta, scratch.hidden[number], network.layers[number, 3], n, network.activation)
+        x = scratch.x if number == first else scratch.hidden[number - 1]
+        backward_layer(network, number, gradient, delta, x, n)
+        if number > first:
+            _clear(below, network.layers[number, 2], n)
+            pull_back(network, number, delta, below, n)
+            delta, below = below, delta
+
+
+@vectorized
+def backward(network: Network, scratch: Scratch, gradient: Floats, n: int) -> None:
+    """Add the gradient that ``d_policy`` and ``d_value`` cause to ``gradient`` [P]."""
+    depth, num_hidden = network.depth, len(network.layers) - 2
+    actor, critic, width = depth - 1, num_hidden - 1, network.layers[depth - 1, 3]
+    backward_layer(network, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
+    backward_layer(network, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
+    _clear(scratch.delta[0], width, n)
+    pull_back(network, num_hidden, scratch.d_policy, scratch.delta[0], n)
+    if not network.is_shared:
+        backward_trunk(network, scratch, gradient, actor, 0, n)
+        _clear(scratch.delta[0], width, n)
+    pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
+    backward_trunk(network, scratch, gradient, critic, num_hidden - depth, n)
