@@ -44,10 +44,10 @@ class Accelerator:
         if self.compile:
             return self.autocast(torch.compile(function, dynamic=False))
 
-        def run(network: nn.Module, *args: P.args, **kwargs: P.kwargs) -> R:
+        def run(network: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
             return function(self.network(network), *args, **kwargs)
 
-        return self.autocast(run if self.threads.count > 1 else function)
+        return self.autocast(run) if self.threads.count > 1 else self.autocast(function)
 
     def network(self, network: nn.Module) -> InParts:
         """The same network under this executor, never compiled: for batches of any size."""

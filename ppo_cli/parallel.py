@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, partial
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import torch
@@ -26,12 +27,12 @@ R = TypeVar("R")
 MIN_ROWS = 16
 """Of a part: for fewer, handing it to another thread takes longer than the work."""
 
-GOOD_ROWS = 128
+GOOD_ROWS = 256
 """Of a part: for more, the threads wait longer for the last one where another process slows one of them down."""
 
 
 class Threads:
-    """The calling thread and ``count - 1`` others. torch's own threads must be one: idle, they keep a core busy."""
+    """The calling thread and ``count - 1`` others. torch's own should be one in between too: idle, they spin."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -54,12 +55,15 @@ class Threads:
                     return
                 results[number] = task()
 
+        own_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # another number sums in another order, and who takes which part is left to chance
         others = [self.helpers.submit(work) for _ in range(min(self.count, len(tasks)) - 1)]
         try:
             work()
         finally:
             waiting.clear()
             wait(others)
+            torch.set_num_threads(own_threads)
         for other in others:
             other.result()
         return [results[number] for number in range(len(tasks))]
@@ -111,7 +115,7 @@ class Parts:
     def backward(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The gradients of the outputs carried back to the parameters, through graphs that are gone afterwards."""
         sizes = [num_rows(obs) for obs in self.obs]
-        pieces = [[None] * len(sizes) if g is None else g.split(sizes) for g in gradients]
+        pieces = [[None] * len(sizes) if g is None else torch.split(g, sizes) for g in gradients]
         tasks = [
             partial(backward_of_part, tensors_of(output), [piece[number] for piece in pieces], self.owner.parameters)
             for number, output in enumerate(self.outputs)
@@ -134,7 +138,7 @@ class PartsFunction(torch.autograd.Function):
         return tuple(tensors)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """The gradient of every parameter, None where no output depends on it."""
         return None, *ctx.parts.backward(gradients)
@@ -144,8 +148,10 @@ def backward_of_part(
     outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """The gradient of each parameter, None where the outputs do not depend on it."""
-    pairs = [(x, g) for x, g in zip(outputs, gradients, strict=True) if g is not None and x.requires_grad]
-    return torch.autograd.grad([x for x, _ in pairs], parameters, [g for _, g in pairs], allow_unused=True)
+    pairs = zip(outputs, gradients, strict=True)
+    products = [x.mul(g).sum() for x, g in pairs if g is not None and x.requires_grad]
+    # Scalars: to compare the shapes of anything else with those of its gradients, torch imports sympy.
+    return torch.autograd.grad(products, parameters, allow_unused=True)
 
 
 def total(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -162,17 +168,26 @@ def number_of_parts(rows: int, threads: int) -> int:
 def split(obs: Obs, num_parts: int) -> list[Obs]:
     """Observations [B, *O] cut into parts of nearly the same size."""
     bounds = [num_rows(obs) * number // num_parts for number in range(num_parts + 1)]
-    return [map_tensors(lambda x, rows=slice(*rows): x[rows], obs) for rows in itertools.pairwise(bounds)]
+    return [map_tensors(itemgetter(slice(*rows)), obs) for rows in itertools.pairwise(bounds)]
 
 
 def tensors_of(outputs: dict[str, Any]) -> list[Tensor]:
     """All tensors of a tree, in order."""
     tensors: list[Tensor] = []
-    map_tensors(lambda x: tensors.append(x) or x, outputs)  # type: ignore[func-returns-value]
+
+    def keep(x: Tensor) -> Tensor:
+        tensors.append(x)
+        return x
+
+    map_tensors(keep, outputs)
     return tensors
 
 
 def rebuilt(outputs: dict[str, Any], tensors: Iterable[Tensor]) -> dict[str, Any]:
     """A tree like ``outputs`` of other tensors."""
     remaining = iter(tensors)
-    return map_tensors(lambda _: next(remaining), outputs)
+
+    def replaced(_: Tensor) -> Tensor:
+        return next(remaining)
+
+    return map_tensors(replaced, outputs)

@@ -26,8 +26,8 @@ from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.logger import RunLogger
 from ppo_cli.networks.mlp import MLP
-from ppo_cli.parallel import Threads
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.parallel import Threads
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
