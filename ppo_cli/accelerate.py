@@ -17,8 +17,18 @@ from torch import nn
 from ppo_cli.parallel import InParts, Threads
 
 Precision = Literal["float32", "bfloat16"]
+Path = Literal["eager", "compile", "fused"]
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a run's numbers depend on beside its settings: another path, or other threads in torch, round otherwise."""
+
+    path: Path = "eager"  # plain torch, torch.compile, or the kernels of ppo_cli.fused
+    num_threads: int = 1
+    reason: str = ""  # why this path
 
 
 @dataclass(frozen=True)

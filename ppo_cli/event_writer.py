@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
@@ -22,7 +23,6 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ppo_cli.run_files import AppendFile
 from ppo_cli.trials import Hyperparameter
@@ -40,7 +40,6 @@ class EventWriter:
     def __init__(self, run_dir: Path, start_env_steps: int, warn: Callable[[str], None]) -> None:
         # TensorBoard reads a folder's files in the order of their names; a resumed run must come after its first part.
         self._file = AppendFile(run_dir / f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}", warn)
-        self._records = RecordWriter(self._file)
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         purge_from = start_env_steps + 1 if start_env_steps else 0  # the point at start_env_steps itself is valid
         self._write(
@@ -127,7 +126,7 @@ class EventWriter:
 
     def close(self) -> None:
         """Close the file."""
-        self._records.close()
+        self._file.close()
 
     def _add(self, env_steps: int, values: Sequence[Any]) -> None:
         """Write one event at this place on the x-axis."""
@@ -135,7 +134,19 @@ class EventWriter:
         self._write(event_pb2.Event(wall_time=time.time(), step=env_steps, summary=summary))
 
     def _write(self, event: Any) -> None:  # noqa: ANN401 - generated protocol classes have no types
-        self._records.write(event.SerializeToString())
+        self._file.write(record(event.SerializeToString()))
+
+
+def record(data: bytes) -> bytes:
+    """``data`` as TensorFlow's record files frame it: length, checksum, data, checksum."""
+    length = len(data).to_bytes(8, "little")
+    return length + _checksum(length) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    """CRC-32C, rotated and shifted so that the checksum of data that holds checksums is still a good one."""
+    crc: int = google_crc32c.value(data)
+    return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def code_block(text: str) -> str:

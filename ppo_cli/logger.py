@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ppo_cli.event_writer import EventWriter, code_block
 from ppo_cli.progress import (
+    Display,
     DisplayMode,
     Snapshot,
     Throughput,
@@ -75,7 +76,7 @@ class RunLogger:
         start_env_steps: Where it starts; above 0 on resume. Points that the folder holds beyond it are dropped.
         config: The resolved configuration as plain dicts, lists and scalars.
         overrides: What the user typed, one item for each argument.
-        display: ``auto`` is a bar on a terminal and plain lines elsewhere.
+        display: ``auto`` is a bar on a terminal and plain lines elsewhere; or a display that exists already.
         headline_tags: Scalars that become columns of TensorBoard's HParams table.
 
     Raises:
@@ -90,11 +91,11 @@ class RunLogger:
         config: Mapping[str, Any],
         start_env_steps: int = 0,
         overrides: Sequence[str] = (),
-        display: DisplayMode = "auto",
+        display: DisplayMode | Display = "auto",
         headline_tags: Sequence[str] = ("charts/episodic_return", "eval/episodic_return"),
     ) -> None:
         self.run_dir = run_dir
-        self.display = make_display(display)
+        self.display = make_display(display) if isinstance(display, str) else display
         self._started_at = time.monotonic()
         self._throughput = Throughput(start_env_steps)
         self._latest: dict[str, float] = {}
@@ -139,7 +140,7 @@ class RunLogger:
 
     def start(self, facts: Mapping[str, str]) -> None:
         """Print the numbers that follow from the configuration, such as the batch size; label to text."""
-        self.display.note("\n" + table({**facts, "run folder": _shown(self.run_dir)}) + "\n")
+        self.display.note("\n" + table({**facts, "run folder": shown_path(self.run_dir)}) + "\n")
         self.display.update(self._snapshot())
 
     def log(self, env_steps: int, update: int, metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -225,9 +226,9 @@ class RunLogger:
                 rows[label] = "  ".join(f"{name} {value}" for name, value in figures)
         if summary.dropped_records:
             rows["lost"] = f"{summary.dropped_records:,} log records that the disk refused"
-        folder = shlex.quote(_shown(self.run_dir))
+        folder = shlex.quote(shown_path(self.run_dir))
         rows |= {
-            "run folder": _shown(self.run_dir),
+            "run folder": shown_path(self.run_dir),
             "look at it": f"tensorboard --logdir {folder}",
             "evaluate": f"ppo-eval {folder}",
         }
@@ -258,7 +259,7 @@ def to_yaml(value: object) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False))
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The path as one would type it here: relative where it lies below the current folder."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()

@@ -149,8 +149,8 @@ def backward_of_part(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of each parameter, None where the outputs do not depend on it."""
     pairs = zip(outputs, gradients, strict=True)
-    products = [x.mul(g).sum() for x, g in pairs if g is not None and x.requires_grad]
-    # Scalars: to compare the shapes of anything else with those of its gradients, torch imports sympy.
+    with torch.enable_grad():  # scalars: to compare the shape of anything else with its gradient's, torch loads sympy
+        products = [x.mul(g).sum() for x, g in pairs if g is not None and x.requires_grad]
     return torch.autograd.grad(products, parameters, allow_unused=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 
 from ppo_cli import checkpoint
+from ppo_cli.accelerate import Execution
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.envs.base import HasPicture
 from ppo_cli.logger import RunLogger, Status
 from ppo_cli.rollout import Collector
-from ppo_cli.signals import stop_on_signals
+from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Metrics
 
@@ -45,19 +47,22 @@ class Trainer:
     run_dir: Path
     intervals: Intervals
     evaluate: Callable[[], dict[str, float]] | None = None
+    execution: Execution = field(default_factory=Execution)
     resumes: int = 0
     saved_at: int = -1
     evaluated: Metrics = field(default_factory=dict)  # waiting to be logged
     picture_due: bool = True
 
-    def run(self) -> tuple[Status, int]:
+    def run(self, stop: StopRequest | None = None) -> tuple[Status, int]:
         """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
+
+        Whoever runs several trainers listens to the signals for all of them and passes ``stop``.
 
         A checkpoint is written in either case, at the boundary between two updates. The last update may go beyond
         ``total_env_steps``: no rollout is cut short.
         """
         state = self.state
-        with stop_on_signals() as stop:
+        with nullcontext(stop) if stop is not None else stop_on_signals() as stop:
             while state.env_steps < state.total_env_steps and not stop:
                 metrics = self.train_once()
                 if self.evaluated or state.updates % self.intervals.log == 0:
@@ -110,7 +115,8 @@ class Trainer:
             "collector": self.collector.state_dict(),
             "resumes": self.resumes,
             "torch": str(torch.__version__),
-            "num_threads": self.state.accelerator.num_threads,
+            "path": self.execution.path,
+            "num_threads": self.execution.num_threads,
         }
         folder = self.run_dir / CHECKPOINT_FOLDER
         checkpoint.save(folder, self.state.env_steps, content, keep=self.intervals.keep_checkpoints)
@@ -125,8 +131,10 @@ class Trainer:
             reasons.append("the environment cannot give its state: fresh episodes start")
         if content["torch"] != str(torch.__version__):
             reasons.append(f"it was saved by torch {content['torch']}, this is {torch.__version__}")
-        num_threads = self.state.accelerator.num_threads
-        if content["num_threads"] != num_threads:
+        path, num_threads = self.execution.path, self.execution.num_threads
+        if (saved_path := content.get("path", "eager")) != path:
+            reasons.append(f"it ran with accelerate={saved_path}, this runs with {path}")
+        if content["num_threads"] != num_threads and path != "fused":  # kernels do not depend on it
             reasons.append(f"it ran on {content['num_threads']} threads, this runs on {num_threads}")
         self.saved_at = self.state.env_steps
         return reasons

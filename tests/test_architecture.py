@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
-     "event_writer", "progress", "progress_bar", "trials", "kernels"),
+     "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),

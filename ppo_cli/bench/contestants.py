@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +12,52 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppo_cli.bench.works import COMMON, Meter, Work
+from ppo_cli.bench.works import Meter, Work
 
 
-def ppo_cli(work: Work, seconds: float) -> dict[str, Any]:
-    """As the command runs it: TensorBoard and metrics.jsonl are written."""
+def ppo_cli(work: Work, seconds: float, began: float) -> dict[str, Any]:
+    """As the command runs it: TensorBoard and metrics.jsonl are written. ``began``: when this process was started."""
+    return measure_ours([f"env={work.env}", *work.settings], seconds, began)
+
+
+def ppo_cli_gymnasium(work: Work, seconds: float, began: float) -> dict[str, Any]:
+    """The same with Gymnasium's own vectorized CartPole in place of the compiled one."""
+    return measure_ours(["env=gymnasium", "env.id=CartPole-v1", *work.settings], seconds, began)
+
+
+def ppo_cli_torch(work: Work, seconds: float, began: float) -> dict[str, Any]:
+    """The same in plain torch."""
+    return measure_ours([f"env={work.env}", *work.settings, "accelerate=eager"], seconds, began)
+
+
+def measure_ours(settings: Sequence[str], seconds: float, began: float) -> dict[str, Any]:
+    """Drive the trainer as its own loop does, with a clock."""
     from ppo_cli.cli.train import trainer_of
 
-    settings = [f"env={work.env}", f"num_envs={work.num_envs}", f"rollout_length={work.rollout_length}"]
-    meter = Meter(seconds)
+    meter = Meter(seconds, began)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of([*settings, *COMMON, *work.overrides, "total_env_steps=1e8", "quiet=true"], Path(folder))
+        trainer = trainer_of([*settings, "total_env_steps=1e8", "quiet=true"], Path(folder))
         while True:
             started = time.perf_counter()
             metrics = trainer.train_once()
-            parts = dict(trainer.collector.seconds)
-            parts["update"] = time.perf_counter() - started - sum(parts.values())
+            trained = time.perf_counter()
             trainer.logger.log(trainer.state.env_steps, trainer.state.updates, metrics)
+            parts = dict(trainer.collector.seconds)
+            parts["update"] = trained - started - sum(parts.values())
+            parts["logging"] = time.perf_counter() - trained
             if meter.mark(trainer.state.env_steps, parts):
                 break
         return meter.result(float(trainer.collector.episodes.metrics()["charts/episodic_return"]))
 
 
-def stable_baselines3(work: Work, seconds: float) -> dict[str, Any]:
+def stable_baselines3(work: Work, seconds: float, began: float) -> dict[str, Any]:
     """Its default vectorized environment (one after the other in this process), its own logging off."""
     import gymnasium
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
-    meter = Meter(seconds)
+    meter = Meter(seconds, began)
     spent = {"env": 0.0, "inference": 0.0, "update": 0.0}
     returns: list[float] = []
 
@@ -150,7 +166,17 @@ def board_policy() -> tuple[Any, dict[str, Any]]:
     return Policy, {"features_extractor_class": Trunk, "net_arch": [], "normalize_images": False}
 
 
-CONTESTANTS: dict[str, Callable[[Work, float], dict[str, Any]]] = {
+Contestant = Callable[[Work, float, float], dict[str, Any]]
+
+CONTESTANTS: dict[str, Contestant] = {
     "ppo-cli": ppo_cli,
+    "ppo-cli, Gymnasium's env": ppo_cli_gymnasium,
+    "ppo-cli, accelerate=eager": ppo_cli_torch,
     "stable-baselines3": stable_baselines3,
 }
+"""Those that run in this interpreter; `jax_peers` has those that need another."""
+
+
+def takes_part(contestant: str, work: Work) -> bool:
+    """Whether a contestant has something of its own to show on ``work``."""
+    return work.env == "cartpole" or contestant in ("ppo-cli", "stable-baselines3")

@@ -13,8 +13,9 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli import checkpoint, optimizers
-from ppo_cli.accelerate import Accelerator, can_compile, has_fast_bfloat16
+from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
 from ppo_cli.algorithms.base import Algorithm
+from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.program import Stopped
@@ -24,11 +25,18 @@ from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
 from ppo_cli.evaluate import Mode, evaluate
-from ppo_cli.logger import RunLogger
+from ppo_cli.fused import domain
+from ppo_cli.fused.collector import FusedCollector
+from ppo_cli.fused.ppo import FusedPPO
+from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.workers import Workers, useful_threads
+from ppo_cli.logger import RunLogger, Status
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.parallel import Threads
+from ppo_cli.progress import Display
 from ppo_cli.rollout import Collector
+from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer
 
@@ -37,6 +45,8 @@ EVALUATION_STREAM = 2
 
 EVALUATION_ENVS = 256
 """Environments that play side by side in an evaluation, unless said otherwise."""
+
+PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
 
 GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
@@ -53,10 +63,18 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         Stopped: by a signal, with everything saved.
     """
     trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    trainer.logger.start(facts(config, trainer))
+    status, exit_code = run_trainer(trainer)
+    if status == "interrupted":
+        raise Stopped(exit_code)
+    return final_return(trainer)
+
+
+def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Status, int]:
+    """The run itself, its folder finished whatever happens; status and exit code."""
     logger = trainer.logger
     try:
-        logger.start(facts(config, trainer))
-        status, exit_code = trainer.run()
+        status, exit_code = trainer.run(stop)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         logger.finish("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}".strip(": "))
@@ -64,13 +82,25 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     finally:
         trainer.collector.env.close()
     logger.finish(status, exit_code=exit_code)
-    if status == "interrupted":
-        raise Stopped(exit_code)
+    return status, exit_code
+
+
+def final_return(trainer: Trainer) -> float:
+    """Mean return of the last episodes, NaN where none has ended."""
     return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
 
 
-def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> Trainer:
+def build_trainer(
+    config: Settings,
+    run_dir: Path,
+    overrides: Sequence[str],
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Trainer:
     """All objects of a run, at its start or, on ``resume``, where its newest checkpoint was saved.
+
+    ``display`` shows its progress in place of the one that ``quiet`` chooses.
 
     Raises:
         UserError: the settings do not fit together; nothing was written.
@@ -81,7 +111,8 @@ def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, 
         env = build_env(config, config["num_envs"])
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
-        collector = Collector(env, state, config["rollout_length"], EpisodeWindow())
+        execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
+        collector, algorithm = build_learner(config, env, state, algorithm, execution)
     except (ValueError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
     if not resume:
@@ -92,12 +123,12 @@ def build_trainer(config: Settings, run_dir: Path, overrides: Sequence[str], *, 
         start_env_steps=saved["state"]["env_steps"] if saved else 0,
         config=config,
         overrides=overrides,
-        display="silent" if config["quiet"] else "auto",
+        display=display or ("silent" if config["quiet"] else "auto"),
     )
     intervals = Intervals(
         config["log_interval"], config["checkpoint_interval"], config["eval_interval"], config["keep_checkpoints"]
     )
-    trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluation(config, state))
+    trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluation(config, state), execution)
     if saved:
         for note in [*notes, *trainer.restore(saved)]:
             logger.display.note(note, warning=True)
@@ -132,6 +163,51 @@ def build_algorithm(config: Settings) -> Algorithm:
     declared = declared_settings(target, search_path(target)) or {}
     algorithm: Algorithm = import_target(target)(**{name: config[name] for name in declared if name in config})
     return algorithm
+
+
+def choose_execution(
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved_path: str | None
+) -> Execution:
+    """Which path computes, on how many threads; ``auto`` goes on with ``saved_path``, the one of a resumed run.
+
+    Raises:
+        ValueError: the kernels were asked for, and do not cover this run.
+    """
+    wish = config["accelerate"]
+    if wish == "compile" and state.accelerator.compile:
+        return Execution("compile", state.accelerator.num_threads, "asked for")
+    if wish in ("eager", "compile") or (wish == "auto" and saved_path == "eager"):
+        return Execution("eager", state.accelerator.num_threads, "asked for" if wish == "eager" else "as before")
+    if against := domain.reason_against(state.actor_critic, env, state.accelerator):
+        if wish == "fused":
+            raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
+        return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
+    passes = config["total_env_steps"] * config.get("num_epochs", 1)
+    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready():
+        return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
+    batch = env.num_envs * config["rollout_length"]
+    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
+    available = config["num_threads"] or len(os.sched_getaffinity(0))
+    is_whole = domain.can_update(algorithm, state.optimizer)
+    minibatch = batch // config.get("num_minibatches", 1)
+    threads = useful_threads(parameters, minibatch, available) if is_whole else state.accelerator.num_threads
+    reason = "rollout and update" if is_whole else "the rollout; the update is plain torch"
+    return Execution("fused", threads, reason)
+
+
+def build_learner(
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, execution: Execution
+) -> tuple[Collector, Algorithm]:
+    """Who collects and who updates, on the chosen path."""
+    length = config["rollout_length"]
+    if execution.path != "fused":
+        return Collector(env, state, length, EpisodeWindow()), algorithm
+    assert isinstance(state.actor_critic, MLP)
+    weights, workers = FlatWeights(state.actor_critic), Workers(execution.num_threads)
+    collector = FusedCollector(env, state, length, EpisodeWindow(), weights, workers)
+    if isinstance(algorithm, PPO) and isinstance(state.optimizer, torch.optim.AdamW):
+        return collector, FusedPPO(algorithm, weights, state.optimizer, workers)
+    return collector, algorithm
 
 
 def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
@@ -203,7 +279,7 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     is_small = isinstance(network, MLP)
     if precision == "auto":
         precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
-    compiled = config["compile"] and can_compile(device)
+    compiled = config["accelerate"] == "compile" and can_compile(device)
     is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
     torch.set_num_threads(1 if is_shared else num_threads)
     return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
@@ -240,9 +316,16 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         f"minibatches of {batch // minibatches:,}",
         "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
         "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
-        "device": f"{accelerator.device}, {accelerator.num_threads} threads, {accelerator.precision}"
-        + (", compiled" if accelerator.compile else ""),
+        "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}"
+        + (", each with its share of the batch" if accelerator.threads.count > 1 else "")
+        + f", {accelerator.precision}",
+        "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
     }
+
+
+def plural(count: int, noun: str) -> str:
+    """1 thread, 2 threads."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def play(

@@ -28,6 +28,8 @@ class TrainSettings:
     """Steps of each environment between two updates; num_envs x rollout_length is the batch."""
     seed: Annotated[int, Range(at_least=0, at_most=4294967295)] = 1
     """Root of every random number of the run."""
+    seeds: int | list[int] | None = None
+    """Independent runs in one process: this many from seed on, or a list as in [1,2,3]."""
 
     learning_rate: Positive = 3e-4
     """Step size of the optimizer."""
@@ -50,8 +52,8 @@ class TrainSettings:
     """Where the network lives; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; auto takes bfloat16 where the hardware has it."""
-    compile: bool = False
-    """Compile the network's functions with torch.compile: half a minute at the start, for long runs."""
+    accelerate: Literal["auto", "eager", "compile", "fused"] = "auto"
+    """Who computes: plain torch, torch.compile, or our own kernels for MLPs on a CPU; auto fuses what can be fused."""
     num_threads: Count = 0
     """CPU threads of the network; 0 chooses."""
 
@@ -107,10 +109,10 @@ class EvalSettings:
 
 
 SECTIONS = {
-    "Training": ("total_env_steps", "num_envs", "rollout_length", "seed"),
+    "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
-    "Hardware": ("device", "precision", "compile", "num_threads"),
+    "Hardware": ("device", "accelerate", "precision", "num_threads"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),
 }  # fmt: skip

@@ -165,6 +165,10 @@ def task(config: DictConfig) -> float:
 
 def run(settings: Settings, run_dir: Path, overrides: list[str], **options: Any) -> float:  # noqa: ANN401
     """Import what is heavy, and train."""
+    if settings["seeds"] is not None:
+        from ppo_cli.cli.seeds import train_seeds
+
+        return train_seeds(settings, run_dir, overrides)
     from ppo_cli.cli.build import train
 
     return train(settings, run_dir, overrides, **options)

@@ -21,15 +21,15 @@ from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
 from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.mlp import GAUSSIAN, Network, new_scratch
+from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, new_scratch
 from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Distribution, Rollout
 
-ENVS_PER_THREAD = 4
-"""The matrix products take four rows at a time."""
+BLOCK = 4
+"""Environments that the matrix products take at a time."""
 
 NO_ROWS = np.zeros((0, 0, 0), np.float32)
 
@@ -124,9 +124,11 @@ class FusedCollector(Collector):
 
     def evaluate(self) -> None:
         """Values of all samples, each thread its share."""
-        total, threads = self.rows.value.size, self.workers.num_threads
+        total = self.rows.value.size
         self.workers.run(
-            lambda thread: acting.evaluate(self.actor, self.scratch[thread], self.rows, *share(total, thread, threads))
+            lambda thread, threads: acting.evaluate(
+                self.actor, self.scratch[thread], self.rows, *share_blocks(total, TILE, thread, threads)
+            )
         )
 
     def play(self, env: PlaysRollouts) -> Rollout:
@@ -152,15 +154,21 @@ class FusedCollector(Collector):
     def play_all(self, env: PlaysRollouts) -> None:
         """Each thread its environments; one thread all of them where they are few, or tied by running moments."""
         returns, lengths, num_envs = self.episode_return.numpy(), self.episode_length.numpy(), self.env.num_envs
-        threads = self.workers.num_threads
-        if self.state.obs_normalizer.enabled or num_envs < ENVS_PER_THREAD * threads:
-            env.play(self.actor, self.rows, self.outcome, returns, lengths, 0, num_envs)
-            return
-        self.workers.run(
-            lambda thread: env.play(
-                self.actor, self.rows, self.outcome, returns, lengths, *share(num_envs, thread, threads)
-            )
-        )
+
+        def work(thread: int, threads: int) -> None:
+            first, end = share_blocks(num_envs, BLOCK, thread, threads)
+            env.play(self.actor, self.rows, self.outcome, returns, lengths, first, end)
+
+        if self.state.obs_normalizer.enabled or num_envs < 2 * BLOCK:
+            work(0, 1)
+        else:
+            self.workers.run(work)
+
+
+def share_blocks(total: int, block: int, thread: int, num_threads: int) -> tuple[int, int]:
+    """A thread's part of ``total`` rows in whole blocks: rows are computed in the same company whoever does it."""
+    first, end = share(-(-total // block), thread, num_threads)
+    return min(first * block, total), min(end * block, total)
 
 
 def policy_of(network: Network, num_envs: int) -> tuple[Distribution, Tensor]:

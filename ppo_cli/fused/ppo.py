@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
-from ppo_cli.kernels.mlp import new_scratch
+from ppo_cli.kernels.mlp import TILE, new_scratch
 from ppo_cli.kernels.ppo import (
     CLIPFRAC,
     COUNT,
@@ -51,6 +52,10 @@ FIGURES = {
 }
 LAST_EPOCH = ("losses/approx_kl", "losses/kl", "losses/clipfrac")
 
+MAX_SLICES = 16
+MAX_SLICED = 1 << 22
+"""Numbers in the gradients of all slices: 16 MB."""
+
 
 class FusedPPO:
     """An algorithm for the trainer: ``ppo``'s update on the weights of one run."""
@@ -60,14 +65,8 @@ class FusedPPO:
         self.network = weights.network
         self.moments = FlatMoments(weights, optimizer)
         self.workers = workers
-        num_threads = workers.num_threads
-        self.scratch = [new_scratch(self.network) for _ in range(num_threads)]
-        self.exchange = Exchange(
-            barrier=new_barrier(),
-            gradient=np.zeros((num_threads, len(self.network.parameters)), np.float32),
-            sums=np.zeros((num_threads, NUM_FIGURES)),
-            squares=np.zeros(num_threads),
-        )
+        self.scratch = [new_scratch(self.network) for _ in range(workers.num_threads)]
+        self.barrier = new_barrier()
         self.advantage = self.value_target = NO_FLOATS
 
     @property
@@ -127,10 +126,9 @@ class FusedPPO:
             weight_decay=group["weight_decay"],
             max_grad_norm=self.ppo.max_grad_norm,
         )
-        shared = (samples, objective, adam, self.exchange, order, minibatch, report)
-
-        outcome = self.workers.run(
-            lambda thread: update(thread, self.workers.num_threads, self.network, self.scratch[thread], *shared)
+        shared = (samples, objective, adam, self.exchange(minibatch), order, minibatch, report)
+        outcome = self.workers.run_timed(
+            lambda thread, threads: update(thread, threads, self.network, self.scratch[thread], *shared)
         )
         steps_taken = int(np.isfinite(report[:, GRAD_NORM]).sum())
         self.moments.steps_taken = steps + steps_taken
@@ -138,6 +136,17 @@ class FusedPPO:
             row = report[steps_taken]
             loss = (row[POLICY_LOSS] + self.ppo.value_coef * row[VALUE_LOSS]) / max(row[COUNT], 1)
             raise NonFiniteError.of(float(row[GRAD_NORM]), float(loss), state.updates + 1)
+
+    @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
+    def exchange(self, minibatch: int) -> Exchange:
+        """Room for the slices of a minibatch."""
+        slices = num_slices(len(self.network.parameters), minibatch)
+        return Exchange(
+            barrier=self.barrier,
+            gradient=np.zeros((slices, len(self.network.parameters)), np.float32),
+            sums=np.zeros((slices, NUM_FIGURES)),
+            squares=np.zeros(slices),
+        )
 
     def samples(self, rollout: Rollout) -> Samples:
         """The rollout as the kernel reads it, with advantages and value targets."""
@@ -193,3 +202,8 @@ class FusedPPO:
             "charts/gradient_steps": float(steps),
         }
         return dict(zip(figures, torch.tensor(list(figures.values()), dtype=torch.float32).unbind(), strict=True))
+
+
+def num_slices(num_parameters: int, minibatch: int) -> int:
+    """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows."""
+    return max(1, min(minibatch // TILE, MAX_SLICES, MAX_SLICED // num_parameters))

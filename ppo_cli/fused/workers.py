@@ -1,7 +1,8 @@
-"""The threads that kernels run on."""
+"""The threads that kernels run on, and how many of them at the moment."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +12,11 @@ Result = TypeVar("Result")
 USEFUL_FLOP = 1.5e6
 """Arithmetic for one thread between two meetings: less of it, some 20 microseconds, is not worth the meeting."""
 
+PROBE_EVERY = 100
+"""Calls between two looks at whether another number of threads is faster now."""
+
+PROBES = 3
+
 
 def useful_threads(num_parameters: int, minibatch: int, available: int) -> int:
     """How many threads are worth having: a sample costs about 6 operations for each parameter, there and back."""
@@ -18,16 +24,42 @@ def useful_threads(num_parameters: int, minibatch: int, available: int) -> int:
 
 
 class Workers:
-    """``num_threads`` threads, the caller's included, that start together."""
+    """Up to ``num_threads`` threads, the caller's included, that start together.
+
+    Threads that meet often lose more than they gain when other programs take their cores. What a kernel computes does
+    not depend on how many threads it has, so their number follows the clock: all of them or one, whichever was faster.
+    """
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
+        self.active = num_threads
         self.pool = ThreadPoolExecutor(max(num_threads - 1, 1), thread_name_prefix="kernel")
+        self.calls = 0
+        self.fastest: dict[int, float] = {}  # number of threads to seconds, of the calls since the last decision
 
-    def run(self, work: Callable[[int], Result]) -> Result:
-        """``work(thread)`` on each thread, numbered from 0; what the first, the caller's own, returned."""
-        others = [self.pool.submit(work, thread) for thread in range(1, self.num_threads)]
-        result = work(0)
+    def run(self, work: Callable[[int, int], Result]) -> Result:
+        """``work(thread, num_threads)`` on each thread; what the first, the caller's own, returned."""
+        num_threads = self.active
+        others = [self.pool.submit(work, thread, num_threads) for thread in range(1, num_threads)]
+        result = work(0, num_threads)
         for other in others:
             other.result()
+        return result
+
+    def run_timed(self, work: Callable[[int, int], Result]) -> Result:
+        """The same, for work of the same size each time: decides now and then how many threads there are."""
+        if self.num_threads == 1:
+            return self.run(work)
+        phase = self.calls % PROBE_EVERY
+        self.calls += 1
+        if phase == 0:
+            self.fastest = {}
+        if phase in (0, PROBES):
+            self.active = self.num_threads if phase == 0 else 1
+        started = time.perf_counter()
+        result = self.run(work)
+        seconds = time.perf_counter() - started
+        self.fastest[self.active] = min(seconds, self.fastest.get(self.active, seconds))
+        if phase == 2 * PROBES - 1:
+            self.active = min(self.fastest, key=self.fastest.__getitem__)
         return result

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats, activate, add_product
 from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
 
@@ -162,12 +163,12 @@ def _draw_categorical(actor: Actor, rows: Rows, t: int, n: int) -> None:
         top = max(top, logits[a])
     total = _ZERO
     for a in range(len(logits)):
-        total += np.float32(math.exp(logits[a] - top))
+        total += exp(logits[a] - top)
     normalizer = top + np.float32(math.log(total))
     best, chosen = np.float32(-1.0), 0
     for a in range(len(logits)):
         logits[a] -= normalizer
-        rate = np.float32(math.exp(logits[a])) / actor.noise[t, n, a]
+        rate = exp(logits[a]) / actor.noise[t, n, a]
         if rate > best:
             best, chosen = rate, a
     rows.choice[t, n] = chosen
@@ -181,7 +182,7 @@ def _draw_gaussian(actor: Actor, rows: Rows, t: int, n: int) -> None:
         log_std = actor.network.parameters[actor.network.log_std + a]
         noise = actor.noise[t, n, a]
         rows.log_std[t, n, a] = log_std
-        rows.action[t, n, a] = rows.policy[t, n, a] + np.float32(math.exp(log_std)) * noise
+        rows.action[t, n, a] = rows.policy[t, n, a] + exp(log_std) * noise
         log_prob -= np.float32(0.5) * noise * noise + log_std + _HALF_LOG_2PI
     rows.log_prob[t, n] = log_prob
 

@@ -34,14 +34,15 @@ def vectorized(function: Function) -> Function:
 
 def _compiled(function: Function, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit takes them)
     options |= {"nogil": True, "error_model": "numpy"}
-    previous = numba.config.CACHE_DIR
+    settings: Any = numba.config
+    previous = settings.CACHE_DIR
     try:
-        numba.config.CACHE_DIR = str(cache_folder())  # read here, where the function is made, and only here
+        settings.CACHE_DIR = str(cache_folder())  # read where the function is made, and only there
         return cast(Function, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # that folder cannot be written to: anew in each process
         return cast(Function, numba.njit(**options)(function))
     finally:
-        numba.config.CACHE_DIR = previous
+        settings.CACHE_DIR = previous
 
 
 @cache

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope
+from ppo_cli.kernels.policies import NUM_TERMS
 
 TILE = 64
 """Samples that go through the network together: their activations stay in the nearest caches."""
+
+WIDE = 16
+"""Inputs and outputs from which a layer's gradient is summed row by row."""
+
+PADDED = TILE + 8
+"""Length of a row in memory: rows a power of two apart would push each other out of the nearest cache."""
 
 CATEGORICAL, GAUSSIAN = 0, 1
 
@@ -37,7 +44,7 @@ class Network(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of one thread. W is the widest layer, A the number of the policy's outputs, n = TILE."""
+    """Working memory of one thread. W is the widest layer, A the number of the policy's outputs, n = PADDED."""
 
     x: Floats  # [O, n]
     hidden: Floats  # [number of hidden layers, W, n]
@@ -46,15 +53,31 @@ class Scratch(NamedTuple):
     d_policy: Floats  # [A, n]
     d_value: Floats  # [1, n]
     delta: Floats  # [2, W, n]
-    logs: Floats  # [A, n] log-probabilities
+    aside: Floats  # [A, n] log-probabilities, or distances from the mean
+    terms: Floats  # [NUM_TERMS, n] of `policies`
+    across: Floats  # [n, W] a layer's inputs, samples first
 
 
 def new_scratch(network: Network) -> Scratch:
     """Allocated once for each thread."""
     inputs, outputs = network.layers[:, 2], network.layers[:, 3]
     num_hidden, width, actions = len(network.layers) - 2, int(outputs[:-2].max()), int(outputs[-2])
-    shapes = [(int(inputs[0]),), (num_hidden, width), (actions,), (1,), (actions,), (1,), (2, width), (actions,)]
-    return Scratch(*(np.zeros((*shape, TILE), np.float32) for shape in shapes))
+
+    def tile(*rows: int) -> Floats:
+        return np.zeros((*rows, PADDED), np.float32)
+
+    return Scratch(
+        x=tile(int(inputs[0])),
+        hidden=tile(num_hidden, width),
+        policy=tile(actions),
+        value=tile(1),
+        d_policy=tile(actions),
+        d_value=tile(1),
+        delta=tile(2, width),
+        aside=tile(actions),
+        terms=tile(NUM_TERMS),
+        across=np.zeros((TILE, width), np.float32),
+    )
 
 
 @vectorized
@@ -116,10 +139,19 @@ def values(network: Network, scratch: Scratch, obs: Floats, out: Floats, first: 
 
 
 @vectorized
-def backward_layer(network: Network, number: int, gradient: Floats, delta: Floats, x: Floats, n: int) -> None:
+def backward_layer(
+    network: Network, scratch: Scratch, number: int, gradient: Floats, delta: Floats, x: Floats, n: int
+) -> None:
     """Add the gradients of a layer's weights and biases, given its output's ``delta`` and its input ``x``."""
     weights, biases, inputs, outputs = network.layers[number]
-    add_outer(gradient, weights, delta, x, outputs, inputs, n)
+    if inputs < WIDE or outputs < WIDE:
+        add_outer(gradient, weights, delta, x, outputs, inputs, n)
+    else:  # sums over samples that lie along a row end in a fold of the vector; summing whole rows spares it
+        for b in range(n):
+            for i in range(inputs):
+                scratch.across[b, i] = x[i, b]
+        out = gradient[weights : weights + inputs * outputs].reshape((outputs, inputs))
+        add_product(out, delta.reshape(-1), 0, delta.shape[1], 1, scratch.across, outputs, n, inputs)
     add_rows(gradient, biases, delta, outputs, n)
 
 
@@ -144,7 +176,7 @@ def backward_trunk(network: Network, scratch: Scratch, gradient: Floats, last: i
     for number in range(last, first - 1, -1):
         scale_by_slope(delta, scratch.hidden[number], network.layers[number, 3], n, network.activation)
         x = scratch.x if number == first else scratch.hidden[number - 1]
-        backward_layer(network, number, gradient, delta, x, n)
+        backward_layer(network, scratch, number, gradient, delta, x, n)
         if number > first:
             _clear(below, network.layers[number, 2], n)
             pull_back(network, number, delta, below, n)
@@ -156,8 +188,8 @@ def backward(network: Network, scratch: Scratch, gradient: Floats, n: int) -> No
     """Add the gradient that ``d_policy`` and ``d_value`` cause to ``gradient`` [P]."""
     depth, num_hidden = network.depth, len(network.layers) - 2
     actor, critic, width = depth - 1, num_hidden - 1, network.layers[depth - 1, 3]
-    backward_layer(network, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
-    backward_layer(network, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
+    backward_layer(network, scratch, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
+    backward_layer(network, scratch, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
     _clear(scratch.delta[0], width, n)
     pull_back(network, num_hidden, scratch.d_policy, scratch.delta[0], n)
     if not network.is_shared:

@@ -1,7 +1,8 @@
 """The update of `ppo_cli.algorithms.ppo` in one call: every epoch, minibatch, gradient and Adam step.
 
-Threads share each minibatch: each takes its samples forward and backward, then its slice of the parameters, whose
-gradients it sums in the order of the threads, so that a run repeats exactly on the same number of threads.
+Threads share each minibatch, which is cut into slices: a slice of the samples goes forward and backward into a gradient
+of its own, then a slice of the parameters sums these gradients in their order and takes the step. How many slices there
+are does not depend on the threads that work on them, so neither does the result.
 """
 
 from __future__ import annotations
@@ -12,9 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_cli.kernels import policies
 from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, Scratch, backward, forward, load_sample
+from ppo_cli.kernels.policies import (
+    BONUS,
+    LOG_PROB,
+    SLOPE,
+    categorical_slopes,
+    categorical_terms,
+    gaussian_slopes,
+    gaussian_terms,
+)
 from ppo_cli.kernels.threads import Barrier, meet, share
 
 POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_NORM, NUM_FIGURES = range(11)
@@ -23,8 +35,10 @@ POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_N
 COMPLETE, STOPPED, NOT_FINITE = 0, 1, 2
 """How an update ended: all steps taken, ended early by the KL, or refused because of a NaN or infinite gradient."""
 
+POLICY_ENTROPY, POLICY_KL = policies.ENTROPY, policies.KL
+BLOCK = 256
+
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-_LOG_2PI = np.float32(math.log(2.0 * math.pi))
 
 
 class Samples(NamedTuple):
@@ -69,12 +83,12 @@ class Adam(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What the threads leave for each other."""
+    """What the threads leave for each other; S slices."""
 
     barrier: Barrier
-    gradient: Floats  # [threads, P]
-    sums: NDArray[np.float64]  # [threads, NUM_FIGURES] of the minibatch
-    squares: NDArray[np.float64]  # [threads] of the gradient's slices
+    gradient: Floats  # [S, P] of each slice of the samples
+    sums: NDArray[np.float64]  # [S, NUM_FIGURES] of each slice of the samples
+    squares: NDArray[np.float64]  # [S] of each slice of the gradient
 
 
 @vectorized
@@ -98,7 +112,7 @@ def advantage_scale(samples: Samples, order: NDArray[np.int64], first: int, end:
 def surrogate(log_ratio: np.float32, advantage: np.float32, objective: Objective) -> Any:  # noqa: ANN401
     """Loss of one sample, its derivative by the log-probability, the ratio, and 1 where the ratio left the interval."""
     bound, clip = objective.max_log_ratio, objective.clip
-    ratio = np.float32(math.exp(min(max(log_ratio, -bound), bound)))
+    ratio = exp(min(max(log_ratio, -bound), bound))
     free = ratio * advantage
     clipped = min(max(ratio, _ONE - clip), _ONE + clip) * advantage
     moves = free <= clipped and -bound <= log_ratio <= bound
@@ -120,27 +134,52 @@ def value_error(value: np.float32, old_value: np.float32, target: np.float32, cl
 
 
 @vectorized
-def categorical_policy(scratch: Scratch, i: int) -> Any:  # noqa: ANN401
-    """Normalize sample i's logits into ``scratch.logs``; the entropy."""
-    actions = scratch.policy.shape[0]
-    top = scratch.policy[0, i]
-    for a in range(1, actions):
-        top = max(top, scratch.policy[a, i])
-    total = _ZERO
-    for a in range(actions):
-        total += np.float32(math.exp(scratch.policy[a, i] - top))
-    normalizer = top + np.float32(math.log(total))
-    entropy = _ZERO
-    for a in range(actions):
-        log_prob = scratch.policy[a, i] - normalizer
-        scratch.logs[a, i] = log_prob
-        scratch.d_policy[a, i] = np.float32(math.exp(log_prob))  # the probability, for now
-        entropy -= scratch.d_policy[a, i] * log_prob
-    return entropy
+def loss_of_tile(
+    scratch: Scratch,
+    samples: Samples,
+    objective: Objective,
+    sums: NDArray[np.float64],
+    index: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    weight: np.float32,
+) -> None:
+    """From ``value`` and the terms of the policy to ``d_value`` and the terms' slopes; ``weight`` is 1 / count."""
+    terms, d_value = scratch.terms, scratch.d_value[0]
+    policy_loss = value_loss = total_entropy = clipped = k1 = k3 = total_kl = ratio_max = _ZERO
+    for i in range(len(index)):
+        row = index[i]
+        if not samples.valid[row]:
+            terms[SLOPE, i] = terms[BONUS, i] = d_value[i] = _ZERO
+            continue
+        log_ratio = terms[LOG_PROB, i] - samples.log_prob[row]
+        loss, slope, ratio, is_clipped = surrogate(log_ratio, (samples.advantage[row] - mean) * scale, objective)
+        error, value_slope = value_error(
+            scratch.value[0, i], samples.value[row], samples.value_target[row], objective.clip_value
+        )
+        terms[SLOPE, i] = slope * weight
+        terms[BONUS, i] = objective.entropy_coef * weight
+        d_value[i] = value_slope * objective.value_coef * weight
+        policy_loss += loss
+        value_loss += error
+        total_entropy += terms[POLICY_ENTROPY, i]
+        clipped += is_clipped
+        k1 -= log_ratio
+        k3 += ratio - _ONE - log_ratio
+        total_kl += terms[POLICY_KL, i]
+        ratio_max = max(ratio_max, ratio)
+    sums[POLICY_LOSS] += policy_loss
+    sums[VALUE_LOSS] += value_loss
+    sums[ENTROPY] += total_entropy
+    sums[CLIPFRAC] += clipped
+    sums[K1] += k1
+    sums[K3] += k3
+    sums[KL] += total_kl
+    sums[RATIO_MAX] = max(sums[RATIO_MAX], ratio_max)
 
 
 @vectorized
-def loss_of_tile(
+def learn_tile(
     network: Network,
     scratch: Scratch,
     samples: Samples,
@@ -152,61 +191,23 @@ def loss_of_tile(
     scale: np.float32,
     weight: np.float32,
 ) -> None:
-    """From ``policy`` and ``value`` of the samples at ``index`` to their gradients; ``weight`` is 1 / count."""
-    actions = scratch.policy.shape[0]
-    for i in range(len(index)):
-        row = index[i]
-        if not samples.valid[row]:
-            scratch.d_value[0, i] = _ZERO
-            for a in range(actions):
-                scratch.d_policy[a, i] = _ZERO
-            continue
-        advantage = (samples.advantage[row] - mean) * scale
-        kl, entropy, log_prob = _ZERO, _ZERO, _ZERO
-        if network.head == GAUSSIAN:
-            for a in range(actions):
-                log_std = network.parameters[network.log_std + a]
-                z = (samples.action[row, a] - scratch.policy[a, i]) * np.float32(math.exp(-log_std))
-                scratch.logs[a, i] = z
-                log_prob -= np.float32(0.5) * (z * z + _LOG_2PI) + log_std
-                entropy += log_std + np.float32(0.5) * (_ONE + _LOG_2PI)
-                narrower = samples.log_std[row, a] - log_std
-                shift = (samples.policy[row, a] - scratch.policy[a, i]) * np.float32(math.exp(-log_std))
-                kl += np.float32(0.5) * (np.float32(math.exp(_TWO * narrower)) + shift * shift - _ONE) - narrower
-        else:
-            entropy = categorical_policy(scratch, i)
-            log_prob = scratch.logs[samples.choice[row], i]
-            for a in range(actions):
-                old = samples.policy[row, a]
-                kl += np.float32(math.exp(old)) * (old - scratch.logs[a, i])
-        log_ratio = log_prob - samples.log_prob[row]
-        loss, slope, ratio, is_clipped = surrogate(log_ratio, advantage, objective)
-        error, value_slope = value_error(
-            scratch.value[0, i], samples.value[row], samples.value_target[row], objective.clip_value
-        )
-        sums[POLICY_LOSS] += loss
-        sums[VALUE_LOSS] += error
-        sums[ENTROPY] += entropy
-        sums[CLIPFRAC] += is_clipped
-        sums[K1] -= log_ratio
-        sums[K3] += ratio - _ONE - log_ratio
-        sums[KL] += kl
-        sums[RATIO_MAX] = max(sums[RATIO_MAX], ratio)
-
-        slope *= weight
-        scratch.d_value[0, i] = value_slope * objective.value_coef * weight
-        bonus = objective.entropy_coef * weight
-        if network.head == GAUSSIAN:
-            for a in range(actions):
-                z = scratch.logs[a, i]
-                log_std = network.parameters[network.log_std + a]
-                scratch.d_policy[a, i] = slope * z * np.float32(math.exp(-log_std))
-                gradient[network.log_std + a] += slope * (z * z - _ONE) - bonus
-        else:
-            for a in range(actions):
-                prob = scratch.d_policy[a, i]
-                scratch.d_policy[a, i] = prob * (bonus * (scratch.logs[a, i] + entropy) - slope)
-            scratch.d_policy[samples.choice[row], i] += slope
+    """Add the gradient and the figures of the samples at ``index``, at most a tile of them."""
+    n = len(index)
+    for i in range(n):
+        load_sample(scratch, i, samples.obs[index[i]])
+    forward(network, scratch, n)
+    outputs, aside, terms, d_outputs = scratch.policy, scratch.aside, scratch.terms, scratch.d_policy
+    if network.head == GAUSSIAN:
+        log_std = network.parameters[network.log_std : network.log_std + len(outputs)]
+        d_log_std = gradient[network.log_std : network.log_std + len(outputs)]
+        gaussian_terms(outputs, log_std, aside, terms, samples.action, samples.policy, samples.log_std, index)
+        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        gaussian_slopes(log_std, aside, terms, d_outputs, d_log_std, n)
+    else:
+        categorical_terms(outputs, aside, d_outputs, terms, samples.choice, samples.policy, index)
+        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        categorical_slopes(aside, d_outputs, terms, samples.choice, index)
+    backward(network, scratch, gradient, n)
 
 
 @vectorized
@@ -214,15 +215,68 @@ def adam_step(adam: Adam, parameters: Floats, gradient: Floats, first: int, end:
     """Step number ``step`` on parameters[first:end], down ``scale`` times the gradient."""
     beta1, beta2 = np.float32(adam.beta1), np.float32(adam.beta2)
     size = np.float32(adam.learning_rate / (1.0 - adam.beta1**step))
-    root = np.float32(math.sqrt(1.0 - adam.beta2**step))
+    inverse_root = np.float32(1.0 / math.sqrt(1.0 - adam.beta2**step))
     kept = np.float32(1.0 - adam.learning_rate * adam.weight_decay)
     eps, factor = np.float32(adam.eps), np.float32(scale)
-    for p in range(first, end):
-        g = gradient[p] * factor
-        m = beta1 * adam.first[p] + (_ONE - beta1) * g
-        v = beta2 * adam.second[p] + (_ONE - beta2) * g * g
-        adam.first[p], adam.second[p] = m, v
-        parameters[p] = kept * parameters[p] - size * m / (np.sqrt(v) / root + eps)
+    # loops that start at 0 are vectorized, others are not: their indices might count from the end
+    x, g, m, v = parameters[first:end], gradient[first:end], adam.first[first:end], adam.second[first:end]
+    for p in range(len(x)):
+        slope = g[p] * factor
+        mean = beta1 * m[p] + (_ONE - beta1) * slope
+        square = beta2 * v[p] + (_ONE - beta2) * slope * slope
+        m[p], v[p] = mean, square
+        x[p] = kept * x[p] - size * mean / (np.sqrt(square) * inverse_root + eps)
+
+
+@vectorized
+def learn_slice(
+    network: Network,
+    scratch: Scratch,
+    samples: Samples,
+    objective: Objective,
+    gradient: Floats,
+    sums: NDArray[np.float64],
+    order: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    weight: np.float32,
+) -> None:
+    """Gradient and figures of the samples at ``order``, tile by tile."""
+    gradient[:] = _ZERO
+    sums[:] = 0.0
+    for start in range(0, len(order), TILE):
+        index = order[start : start + TILE]
+        learn_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
+
+
+@vectorized
+def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN401 (a float)
+    """Leave the sum over all slices in gradient[0, first:end]; the sum of its squares."""
+    total = gradient[0, first:end]
+    for s in range(1, len(gradient)):
+        part = gradient[s, first:end]
+        for p in range(len(total)):
+            total[p] += part[p]
+    squares = 0.0
+    for start in range(0, len(total), BLOCK):  # blocks in float32, their sum in float64
+        block = total[start : start + BLOCK]
+        square = _ZERO
+        for p in range(len(block)):
+            square += block[p] * block[p]
+        squares += np.float64(square)
+    return squares
+
+
+@vectorized
+def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: int) -> None:
+    """Fill a row of the report from the slices' ``sums``."""
+    for figure in range(NUM_FIGURES):
+        total = sums[0, figure]
+        for s in range(1, len(sums)):
+            total = max(total, sums[s, figure]) if figure == RATIO_MAX else total + sums[s, figure]
+        report[figure] = total
+    report[COUNT] = count
+    report[GRAD_NORM] = np.nan
 
 
 @vectorized
@@ -245,8 +299,7 @@ def update(
     ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
     alone. Returns how the update ended, the same for all threads.
     """
-    gradient, sums = exchange.gradient[thread], exchange.sums[thread]
-    first_parameter, end_parameter = share(len(network.parameters), thread, num_threads)
+    slices, barrier, num_parameters = len(exchange.squares), exchange.barrier, len(network.parameters)
     step, row = adam.steps_taken, 0
     for epoch in range(len(order)):
         for start in range(0, order.shape[1], minibatch):
@@ -255,46 +308,30 @@ def update(
             if not objective.standardizes:
                 mean, scale = _ZERO, _ONE
             weight = np.float32(1.0 / max(count, 1))
-            gradient[:] = _ZERO
-            sums[:] = 0.0
-            mine, mine_end = share(end - start, thread, num_threads)
-            for at in range(start + mine, start + mine_end, TILE):
-                index = order[epoch, at : min(at + TILE, start + mine_end)]
-                n = len(index)
-                for i in range(n):
-                    load_sample(scratch, i, samples.obs[index[i]])
-                forward(network, scratch, n)
-                loss_of_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
-                backward(network, scratch, gradient, n)
-            meet(exchange.barrier, num_threads)
+            for s in range(thread, slices, num_threads):
+                first, last = share(end - start, s, slices)
+                gradient, sums, mine = (
+                    exchange.gradient[s],
+                    exchange.sums[s],
+                    order[epoch, start + first : start + last],
+                )
+                learn_slice(network, scratch, samples, objective, gradient, sums, mine, mean, scale, weight)
+            meet(barrier, num_threads)
 
-            kl = 0.0
-            for other in range(num_threads):
-                kl += exchange.sums[other, K3]
             if thread == 0:
-                for figure in range(NUM_FIGURES):
-                    total = exchange.sums[0, figure]
-                    for other in range(1, num_threads):
-                        amount = exchange.sums[other, figure]
-                        total = max(total, amount) if figure == RATIO_MAX else total + amount
-                    report[row, figure] = total
-                report[row, COUNT] = count
-                report[row, GRAD_NORM] = np.nan
+                write_report(report[row], exchange.sums, count)
+            kl, norm = 0.0, 0.0
+            for s in range(slices):
+                kl += exchange.sums[s, K3]
             if kl * weight > objective.stop_at_kl:
                 return STOPPED
-            squares = 0.0
-            for p in range(first_parameter, end_parameter):
-                total = exchange.gradient[0, p]
-                for other in range(1, num_threads):
-                    total += exchange.gradient[other, p]
-                exchange.gradient[0, p] = total
-                squares += total * total
-            exchange.squares[thread] = squares
-            meet(exchange.barrier, num_threads)
+            for s in range(thread, slices, num_threads):
+                first, last = share(num_parameters, s, slices)
+                exchange.squares[s] = sum_gradients(exchange.gradient, first, last)
+            meet(barrier, num_threads)
 
-            norm = 0.0
-            for other in range(num_threads):
-                norm += exchange.squares[other]
+            for s in range(slices):
+                norm += exchange.squares[s]
             norm = math.sqrt(norm)
             if thread == 0:
                 report[row, GRAD_NORM] = norm
@@ -302,7 +339,9 @@ def update(
                 return NOT_FINITE
             step += 1
             factor = min(1.0, adam.max_grad_norm / (norm + 1e-6))
-            adam_step(adam, network.parameters, exchange.gradient[0], first_parameter, end_parameter, step, factor)
+            for s in range(thread, slices, num_threads):
+                first, last = share(num_parameters, s, slices)
+                adam_step(adam, network.parameters, exchange.gradient[0], first, last, step, factor)
             row += 1
-            meet(exchange.barrier, num_threads)
+            meet(barrier, num_threads)
     return COMPLETE

@@ -24,7 +24,7 @@ MISTAKES = {
     "num_envs=true": "num_envs=true: expected a whole number at least 1",
     "normalize_obs=maybe": "normalize_obs=maybe: expected true or false",
     "optimizer=adm": "optimizer=adm: expected one of adam, rmsprop; did you mean adam?",
-    "compile=yes": "compile=yes: expected true or false",
+    "quiet=maybe": "quiet=maybe: expected true or false",
     "clipp=0.2": "clipp=0.2: there is no setting clipp. Did you mean clip=0.2?",
     "+clipp=0.2": "clipp=0.2: there is no setting clipp. Did you mean clip=0.2?",
     "++learnig_rate=1": "learnig_rate=1: there is no setting learnig_rate. Did you mean learning_rate=1?",

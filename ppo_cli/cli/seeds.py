@@ -1,0 +1,138 @@
+"""``seeds=8``: independent runs of one configuration, side by side in one process, each exactly as it would be alone.
+
+One run a thread, each in a folder of its own below the group's; a failed one harms none of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ppo_cli.checkpoint import list_checkpoints
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer
+from ppo_cli.cli.program import CRASH, ReportedError, Stopped
+from ppo_cli.cli.validate import Settings
+from ppo_cli.logger import shown_path
+from ppo_cli.progress import make_display, table
+from ppo_cli.progress_group import GroupProgress
+from ppo_cli.signals import StopRequest, stop_on_signals
+from ppo_cli.trainer import CHECKPOINT_FOLDER, Trainer
+
+
+def listed_seeds(config: Settings) -> list[int]:
+    """The seeds that ``seeds`` means: a list, or this many from ``seed`` on."""
+    seeds = config["seeds"]
+    return [config["seed"] + n for n in range(seeds)] if isinstance(seeds, int) else list(seeds)
+
+
+def seed_folder(run_dir: Path, seed: int) -> Path:
+    """Where one seed's run lies."""
+    return run_dir / f"seed={seed}"
+
+
+class SeedGroup:
+    """The runs of one command, and who runs them."""
+
+    def __init__(self, config: Settings, run_dir: Path, overrides: Sequence[str]) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.overrides = [word for word in overrides if not word.startswith(("seed=", "seeds="))]
+        self.seeds = listed_seeds(config)
+        self.num_threads = min(len(self.seeds), config["num_threads"] or len(os.sched_getaffinity(0)))
+        self.progress = GroupProgress(
+            make_display("silent" if config["quiet"] else "auto"),
+            {f"seed {seed}": config["total_env_steps"] for seed in self.seeds},
+        )
+        self.returns: dict[int, float] = {}
+        self.failures: dict[int, str] = {}
+        self._building = threading.Lock()  # weights are drawn from torch's global generator
+
+    def train(self) -> float:
+        """Run all seeds. Returns the mean of their final returns.
+
+        Raises:
+            UserError: the settings do not fit together; nothing was written.
+            Stopped: by a signal, with every run saved that had begun.
+            ReportedError: a run failed; the others were not held up.
+        """
+        with stop_on_signals() as stop, ThreadPoolExecutor(self.num_threads, "seed") as pool:
+            first = self.build(self.seeds[0])
+            self.describe(first)
+            for task in [pool.submit(self.train_one, seed, stop, first) for seed in self.seeds]:
+                task.result()
+        self.progress.display.close()
+        self.progress.note(self.closing_words())
+        if stop:
+            raise Stopped(stop.exit_code)
+        if self.failures:
+            raise ReportedError(CRASH)
+        return statistics.fmean(self.returns.values())
+
+    def build(self, seed: int) -> Trainer:
+        """The run of one seed: from its newest checkpoint where it has one."""
+        folder = seed_folder(self.run_dir, seed)
+        config = self.config | {"seed": seed, "seeds": None, "num_threads": 1}
+        resume = bool(list_checkpoints(folder / CHECKPOINT_FOLDER))
+        with self._building:
+            return build_trainer(
+                config,
+                folder,
+                [*self.overrides, f"seed={seed}"],
+                resume=resume,
+                display=self.progress.member(f"seed {seed}"),
+            )
+
+    def train_one(self, seed: int, stop: StopRequest, first: Trainer) -> None:
+        """One run from its beginning to its end, in the calling thread."""
+        if stop:
+            return
+        try:
+            trainer = first if seed == self.seeds[0] else self.build(seed)
+            run_trainer(trainer, stop)
+            self.returns[seed] = final_return(trainer)
+        except Exception as error:  # of one run among several: told here and at the end
+            self.failures[seed] = f"{type(error).__name__}: {error}".strip(": ")
+            self.progress.warn(f"seed {seed}", "".join(traceback.format_exception(error)))
+
+    def describe(self, trainer: Trainer) -> None:
+        """What a run prints at its start, for all of them."""
+        rows = facts(self.config, trainer)
+        name = rows["run"].rpartition(", seed")[0]
+        threads = plural(self.num_threads, "thread")
+        rows |= {
+            "run": f"{name}, seeds {', '.join(map(str, self.seeds))}: {self.num_threads} at a time",
+            "device": f"{trainer.state.accelerator.device}, {threads}, {trainer.state.accelerator.precision}",
+            "run folder": shown_path(self.run_dir),
+        }
+        self.progress.note("\n" + table(rows) + "\n")
+
+    def closing_words(self) -> str:
+        """Each seed's return, their mean and spread, and what to type next."""
+        rows = {f"seed {seed}": f"return {value:.1f}" for seed, value in sorted(self.returns.items())}
+        rows |= {f"seed {seed}": f"failed: {error}" for seed, error in sorted(self.failures.items())}
+        values = list(self.returns.values())
+        if len(values) > 1:
+            rows["all"] = f"mean {statistics.fmean(values):.1f}, standard deviation {statistics.stdev(values):.1f}"
+        folder = shown_path(self.run_dir)
+        rows |= {"run folder": folder, "look at it": f"tensorboard --logdir {folder}"}
+        if len(self.returns) + len(self.failures) < len(self.seeds):
+            rows["go on"] = f"ppo-train resume={folder}"
+        return "\n" + table(rows) + "\n"
+
+
+def train_seeds(config: Settings, run_dir: Path, overrides: Sequence[str]) -> float:
+    """All seeds of ``config`` below ``run_dir``, those that were interrupted from where they stopped.
+
+    Raises:
+        UserError: the settings do not fit together, or a seed is named twice; nothing was written.
+    """
+    seeds = listed_seeds(config)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={config['seeds']}: expected a number of at least 1, or different seeds, as in [1,2,3]")
+    return SeedGroup(config, run_dir, overrides).train()

@@ -1,0 +1,53 @@
+"""What the fused path covers, and whether it is ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from gymnasium import spaces
+from llvmlite import binding
+from torch import nn
+
+from ppo_cli.accelerate import Accelerator
+from ppo_cli.algorithms.base import Algorithm
+from ppo_cli.algorithms.ppo import PPO
+from ppo_cli.envs.base import VecEnv
+from ppo_cli.kernels.compiled import cache_folder
+from ppo_cli.networks.mlp import MLP
+
+COMPILING_PAYS = 500_000
+"""Samples that a run must learn from, epochs counted, before half a minute of compiling is won back."""
+
+
+def reason_against(actor_critic: nn.Module, env: VecEnv, accelerator: Accelerator) -> str | None:
+    """Why the kernels cannot act for this network in this environment, or None."""
+    if type(actor_critic) is not MLP:
+        return f"the network is {type(actor_critic).__name__}"
+    if not isinstance(env.single_observation_space, spaces.Box):
+        return "the observations carry an action mask"
+    if accelerator.device.type != "cpu" or accelerator.precision != "float32":
+        return f"the run is on {accelerator.device} in {accelerator.precision}"
+    return None
+
+
+def can_update(algorithm: Algorithm, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the whole update is a kernel too."""
+    return type(algorithm) is PPO and isinstance(optimizer, torch.optim.AdamW)
+
+
+def marker() -> Path:
+    """A file that says: this machine's processor has run these kernels, their machine code lies beside it."""
+    return cache_folder() / f"{binding.get_host_cpu_name()}.ready"
+
+
+def is_ready() -> bool:
+    """Whether the kernels start without being compiled."""
+    return marker().exists()
+
+
+def note_ready() -> None:
+    """Remember that they were compiled. A cache that cannot be written stays empty."""
+    folder = cache_folder()
+    if folder.is_dir():
+        marker().touch()

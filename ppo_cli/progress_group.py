@@ -1,0 +1,80 @@
+"""Several runs side by side, shown as one: their steps added up, their figures averaged."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+
+from ppo_cli.progress import Display, Snapshot, Throughput
+
+SUMS = ("charts/episodes",)
+
+
+class GroupProgress:
+    """Hands each run a display of its own and shows the whole on one. Safe to use from the runs' threads."""
+
+    def __init__(self, display: Display, total_env_steps: Mapping[str, int]) -> None:
+        """``total_env_steps`` by the runs' names."""
+        self.display = display
+        self.total_env_steps = sum(total_env_steps.values())
+        self.latest: dict[str, Snapshot] = {}
+        self._lock = threading.Lock()
+        self._throughput: Throughput | None = None
+
+    def member(self, name: str) -> MemberDisplay:
+        """The display of one run."""
+        return MemberDisplay(self, name)
+
+    def note(self, text: str) -> None:
+        """Print lines that stay."""
+        with self._lock:
+            self.display.note(text)
+
+    def warn(self, name: str, text: str) -> None:
+        """Print a warning of one run."""
+        with self._lock:
+            self.display.note(f"{name}: {text}", warning=True)
+
+    def update(self, name: str, snapshot: Snapshot) -> None:
+        """Take in the state of one run and show all of them."""
+        with self._lock:
+            self.latest[name] = snapshot
+            env_steps = sum(each.env_steps for each in self.latest.values())
+            self._throughput = self._throughput or Throughput(env_steps)
+            self._throughput.mark(env_steps)
+            rate = self._throughput.recent
+            self.display.update(Snapshot(env_steps, self.total_env_steps, rate, self.means()))
+
+    def means(self) -> dict[str, float]:
+        """Each figure averaged over the runs that have it; counts are added."""
+        tags = dict.fromkeys(tag for snapshot in self.latest.values() for tag in snapshot.scalars)
+        return {tag: self.mean(tag) for tag in tags}
+
+    def mean(self, tag: str) -> float:
+        """One figure over the runs that have it."""
+        values = [snapshot.scalars[tag] for snapshot in self.latest.values() if tag in snapshot.scalars]
+        values = [value for value in values if not math.isnan(value)]
+        if not values:
+            return math.nan
+        return sum(values) / (1 if tag in SUMS else len(values))
+
+
+class MemberDisplay:
+    """What one run of a group writes to. Its own closing words are left to the group."""
+
+    def __init__(self, group: GroupProgress, name: str) -> None:
+        self.group = group
+        self.name = name
+
+    def note(self, text: str, *, warning: bool = False) -> None:
+        """Pass on warnings only."""
+        if warning:
+            self.group.warn(self.name, text)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Pass on the state."""
+        self.group.update(self.name, snapshot)
+
+    def close(self) -> None:
+        """The group closes the display."""
