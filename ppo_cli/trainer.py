@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppo_cli import checkpoint
 from ppo_cli.accelerate import Execution
@@ -19,7 +20,6 @@ from ppo_cli.logger import RunLogger, Status
 from ppo_cli.rollout import Collector
 from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Metrics
 
 CHECKPOINT_FOLDER = "checkpoints"
 NUM_PICTURES = 20
@@ -50,8 +50,13 @@ class Trainer:
     execution: Execution = field(default_factory=Execution)
     resumes: int = 0
     saved_at: int = -1
-    evaluated: Metrics = field(default_factory=dict)  # waiting to be logged
+    evaluated: dict[str, float] = field(default_factory=dict)  # waiting to be logged
     picture_due: bool = True
+    artist: HasPicture | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        env = self.collector.env
+        self.artist = env if isinstance(env, HasPicture) else None
 
     def run(self, stop: StopRequest | None = None) -> tuple[Status, int]:
         """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
@@ -74,23 +79,24 @@ class Trainer:
                 self.save()
             return ("interrupted" if stop else "completed"), stop.exit_code
 
-    def train_once(self) -> Metrics:
+    def train_once(self) -> dict[str, Tensor | float]:
         """One rollout and the update on it; its metrics, with the share of time that each part took."""
         state = self.state
         state.begin_update()
         started = time.perf_counter()
         rollout = self.collector.collect()
         collected = time.perf_counter()
-        metrics = self.algorithm.update(state, rollout)
-        state.end_update(rollout.reward.numel(), metrics.get("losses/kl"))
+        learnt = self.algorithm.update(state, rollout)
+        state.end_update(rollout.reward.numel(), learnt.get("losses/kl"))
         seconds = time.perf_counter() - started
         spent = self.collector.seconds | {"update": seconds - (collected - started)}
-        metrics |= {f"time/{part}_share": torch.tensor(part_seconds / seconds) for part, part_seconds in spent.items()}
+        metrics: dict[str, Tensor | float] = dict(learnt)
+        metrics |= {f"time/{part}_share": part_seconds / seconds for part, part_seconds in spent.items()}
         metrics |= self.collector.episodes.metrics()
-        metrics |= {"charts/learning_rate": torch.tensor(state.current_learning_rate)}
+        metrics |= {"charts/learning_rate": state.current_learning_rate}
         self.show_picture()
         if self.evaluate is not None and self.crossed(self.intervals.evaluation):
-            self.evaluated |= {f"eval/{tag}": torch.tensor(figure) for tag, figure in self.evaluate().items()}
+            self.evaluated |= {f"eval/{tag}": figure for tag, figure in self.evaluate().items()}
         return metrics
 
     def crossed(self, interval: int) -> bool:
@@ -102,9 +108,10 @@ class Trainer:
 
     def show_picture(self) -> None:
         """Put just finished episodes into TensorBoard now and then, where the environment can draw them."""
-        env = self.collector.env
+        if self.artist is None:
+            return
         self.picture_due |= self.crossed(max(self.state.total_env_steps // NUM_PICTURES, 1))
-        if self.picture_due and isinstance(env, HasPicture) and (picture := env.picture()) is not None:
+        if self.picture_due and (picture := self.artist.picture()) is not None:
             self.logger.image("episodes/finished", self.state.env_steps, picture)
             self.picture_due = False
 

@@ -95,6 +95,16 @@ def remove_if_empty(folder: Path, root: Path) -> None:
             return
 
 
+def seed_folder(group: Path, seed: int) -> Path:
+    """Where one of several seeds' runs lies."""
+    return group / f"seed={seed}"
+
+
+def seed_runs(group: Path) -> list[Path]:
+    """The runs of ``seeds=`` below their common folder; empty where it is none."""
+    return [] if (group / RECORD).exists() else sorted(path.parent for path in group.glob(f"seed=*/{RECORD}"))
+
+
 def find_run(name: str, output_dir: str = "outputs") -> Path:
     """The run folder that ``name`` means: a path, a checkpoint inside one, or ``latest``.
 

@@ -112,7 +112,7 @@ SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
-    "Hardware": ("device", "accelerate", "precision", "num_threads"),
+    "Hardware": ("device", "precision", "accelerate", "num_threads"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),
 }  # fmt: skip

@@ -5,6 +5,7 @@ One run a thread, each in a folder of its own below the group's; a failed one ha
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import threading
@@ -17,6 +18,7 @@ from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
+from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
 from ppo_cli.logger import shown_path
 from ppo_cli.progress import make_display, table
@@ -29,11 +31,6 @@ def listed_seeds(config: Settings) -> list[int]:
     """The seeds that ``seeds`` means: a list, or this many from ``seed`` on."""
     seeds = config["seeds"]
     return [config["seed"] + n for n in range(seeds)] if isinstance(seeds, int) else list(seeds)
-
-
-def seed_folder(run_dir: Path, seed: int) -> Path:
-    """Where one seed's run lies."""
-    return run_dir / f"seed={seed}"
 
 
 class SeedGroup:
@@ -67,17 +64,18 @@ class SeedGroup:
             for task in [pool.submit(self.train_one, seed, stop, first) for seed in self.seeds]:
                 task.result()
         self.progress.display.close()
-        self.progress.note(self.closing_words())
+        self.progress.note(self.closing_words(bool(stop)))
         if stop:
             raise Stopped(stop.exit_code)
         if self.failures:
             raise ReportedError(CRASH)
-        return statistics.fmean(self.returns.values())
+        values = self.known_returns()
+        return statistics.fmean(values) if values else math.nan
 
     def build(self, seed: int) -> Trainer:
         """The run of one seed: from its newest checkpoint where it has one."""
         folder = seed_folder(self.run_dir, seed)
-        config = self.config | {"seed": seed, "seeds": None, "num_threads": 1}
+        config = self.config | {"seed": seed, "seeds": self.seeds, "num_threads": 1}
         resume = bool(list_checkpoints(folder / CHECKPOINT_FOLDER))
         with self._building:
             return build_trainer(
@@ -112,16 +110,20 @@ class SeedGroup:
         }
         self.progress.note("\n" + table(rows) + "\n")
 
-    def closing_words(self) -> str:
+    def known_returns(self) -> list[float]:
+        """Final returns of the runs in which an episode has ended."""
+        return [value for value in self.returns.values() if not math.isnan(value)]
+
+    def closing_words(self, is_interrupted: bool) -> str:
         """Each seed's return, their mean and spread, and what to type next."""
         rows = {f"seed {seed}": f"return {value:.1f}" for seed, value in sorted(self.returns.items())}
         rows |= {f"seed {seed}": f"failed: {error}" for seed, error in sorted(self.failures.items())}
-        values = list(self.returns.values())
+        values = self.known_returns()
         if len(values) > 1:
             rows["all"] = f"mean {statistics.fmean(values):.1f}, standard deviation {statistics.stdev(values):.1f}"
         folder = shown_path(self.run_dir)
         rows |= {"run folder": folder, "look at it": f"tensorboard --logdir {folder}"}
-        if len(self.returns) + len(self.failures) < len(self.seeds):
+        if is_interrupted or self.failures:
             rows["go on"] = f"ppo-train resume={folder}"
         return "\n" + table(rows) + "\n"
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, resolve, unknown_setting
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
-from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty
+from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, seed_runs
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
 
@@ -168,7 +168,7 @@ def run(settings: Settings, run_dir: Path, overrides: list[str], **options: Any)
     if settings["seeds"] is not None:
         from ppo_cli.cli.seeds import train_seeds
 
-        return train_seeds(settings, run_dir, overrides)
+        return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
     from ppo_cli.cli.build import train
 
     return train(settings, run_dir, overrides, **options)
@@ -202,8 +202,10 @@ def resume(composer: Composer, arguments: Arguments) -> int:
         raise UserError("resume= goes on with one run: leave out -m")
     values = composer.parse(arguments.overrides)
     given = {override.key_or_group: override.value() for override in values}
-    folder = find_run(str(given.pop("resume")), str(given.get("output_dir", "outputs")))
-    saved = OmegaConf.create(OmegaConf.load(folder / "config.yaml"))
+    name = str(given.pop("resume"))
+    members = seed_runs(Path(name))
+    folder = Path(name) if members else find_run(name, str(given.get("output_dir", "outputs")))
+    saved = OmegaConf.create(OmegaConf.load((members[0] if members else folder) / "config.yaml"))
     assert isinstance(saved, DictConfig)
     for name, value in given.items():
         if name in ("env", "algo", "network", "experiment", "output_dir", "run_name") or name.startswith(
@@ -214,7 +216,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
             known = [str(key) for key in saved]
             raise UserError(unknown_setting(name, str(value), known))
         OmegaConf.update(saved, name, value, merge=False)
-    settings = validated(resolve(saved, {}) | {"resume": str(folder)})
+    settings = validated(resolve(saved, {}) | {"resume": str(folder)} | ({} if members else {"seeds": None}))
     if "--cfg" in arguments.flags:
         print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
         return 0

@@ -232,6 +232,15 @@ def total_steps_problems(config: Settings) -> Iterator[str]:
         )
 
 
+def schedule_problems(config: Settings) -> Iterator[str]:
+    """Where a constraint on the KL sets the policy's step, that KL says nothing about the critic's learning rate."""
+    if config["learning_rate_schedule"] == "kl_adaptive" and "max_kl" in config:
+        yield (
+            "learning_rate_schedule=kl_adaptive: max_kl already sets the policy's step, and the learning rate is "
+            "the critic's alone; expected constant, linear or cosine"
+        )
+
+
 def minesweeper_problems(config: Settings) -> Iterator[str]:
     """The mines must fit on the board."""
     if config["env"]["_target_"].startswith("ppo_cli.envs.minesweeper."):
@@ -288,6 +297,7 @@ def device_problems(config: Settings) -> Iterator[str]:
 CROSS_CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     minibatch_problems,
     total_steps_problems,
+    schedule_problems,
     minesweeper_problems,
     gymnasium_problems,
     device_problems,

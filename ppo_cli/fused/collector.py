@@ -67,6 +67,7 @@ class FusedCollector(Collector):
     ) -> None:
         super().__init__(env, state, rollout_length, episodes)
         self.workers = workers
+        self.player = env if isinstance(env, PlaysRollouts) else None
         self.policy, action = policy_of(weights.network, env.num_envs)
         assert isinstance(self.raw_obs, Tensor)
         storage = self.storage = self.allocate(self.raw_obs.float(), action, torch.zeros(env.num_envs), self.policy)
@@ -87,7 +88,7 @@ class FusedCollector(Collector):
     def collect(self) -> Rollout:
         """As ``Collector.collect``."""
         self.begin_rollout()
-        return self.play(self.env) if isinstance(self.env, PlaysRollouts) else super().collect()
+        return self.play(self.player) if self.player else super().collect()
 
     def begin_rollout(self) -> None:
         """Random numbers, the weights and the moments as they stand now."""

@@ -69,27 +69,24 @@ class FlatMoments:
         self.optimizer = optimizer
         self.first = np.zeros_like(weights.network.parameters)
         self.second = np.zeros_like(weights.network.parameters)
+        self.steps_taken = 0
         self.adopt()
         optimizer.register_load_state_dict_post_hook(lambda _: self.adopt())
+        optimizer.register_state_dict_pre_hook(lambda _: self.count_steps())
 
     def adopt(self) -> None:
         """Take the optimizer's state over; what it has not stored yet is 0."""
         for parameter in self.weights.offsets:
             state: dict[str, Any] = self.optimizer.state[parameter]
-            state.setdefault(STEP, torch.zeros(()))
+            self.steps_taken = int(state.setdefault(STEP, torch.zeros(())))  # the same for every parameter
             for name, flat in ((FIRST, self.first), (SECOND, self.second)):
                 view = self.weights.view(flat, parameter)
                 state[name] = view.copy_(state[name]) if name in state else view.zero_()
 
-    @property
-    def steps_taken(self) -> int:
-        """Steps so far, the same for every parameter."""
-        return int(self.optimizer.state[next(iter(self.weights.offsets))][STEP])
-
-    @steps_taken.setter
-    def steps_taken(self, steps: int) -> None:
+    def count_steps(self) -> None:
+        """Tell the optimizer how many steps were taken."""
         for parameter in self.weights.offsets:
-            self.optimizer.state[parameter][STEP].fill_(float(steps))
+            self.optimizer.state[parameter][STEP].fill_(float(self.steps_taken))
 
 
 def rows_of(x: Tensor | dict[str, Tensor]) -> Floats:

@@ -44,6 +44,10 @@ MISTAKES = {
         "It has: gamma, baseline, value_coef, standardize_advantage, max_grad_norm"
     ),
     "algo=trpo max_kl=0": "max_kl=0: expected a number above 0",
+    "algo=trpo learning_rate_schedule=kl_adaptive": (
+        "learning_rate_schedule=kl_adaptive: max_kl already sets the policy's step, and the learning rate is "
+        "the critic's alone; expected constant, linear or cosine"
+    ),
     "algo=trpo max_klr=0.1": "max_klr=0.1: there is no setting max_klr. Did you mean max_kl=0.1?",
     "env=minesweper": (
         f"env=minesweper: there is no env of this name. Did you mean env=minesweeper? Choose from: {ENVS}"

@@ -1,0 +1,144 @@
+"""``seeds=``: independent runs side by side, each as it would be alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ppo_cli import checkpoint
+from ppo_cli.cli import seeds as seeds_module
+from ppo_cli.progress import Snapshot
+from ppo_cli.progress_group import GroupProgress
+from ppo_cli.signals import StopRequest
+from ppo_cli.trainer import Trainer
+from tests.cli.helpers import SHORT_RUN, Shell
+
+RUN = (*(word for word in SHORT_RUN if "total" not in word), "total_env_steps=128", "accelerate=eager")
+QUIET = "quiet=true"
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl without what a clock decides."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("wall_time", "time/", "charts/SPS")
+    return [{tag: value for tag, value in row.items() if not tag.startswith(clocks)} for row in rows]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content, _ = checkpoint.load_newest(run / "checkpoints")
+    state: dict[str, torch.Tensor] = content["state"]["actor_critic"]
+    return state
+
+
+def same(left: Path, right: Path) -> bool:
+    ours, theirs = weights(left), weights(right)
+    return metrics(left) == metrics(right) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_each_of_several_seeds_is_to_the_bit_the_run_that_it_would_be_alone(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=[3,5,8]", "hydra.run.dir=group") == 0
+    group = shell.folder / "group"
+    assert sorted(path.name for path in group.iterdir()) == ["seed=3", "seed=5", "seed=8"]
+    for seed in (3, 5, 8):
+        assert shell.train(*RUN, QUIET, f"seed={seed}", f"hydra.run.dir=alone{seed}") == 0
+        assert same(group / f"seed={seed}", shell.folder / f"alone{seed}")
+    assert not same(group / "seed=3", group / "seed=5")
+
+
+def test_a_number_of_seeds_counts_from_seed_on(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seed=7", "seeds=2", "hydra.run.dir=group") == 0
+    assert sorted(path.name for path in (shell.folder / "group").iterdir()) == ["seed=7", "seed=8"]
+
+
+@pytest.mark.parametrize("seeds", ["0", "[]", "[1,1]"])
+def test_no_seed_and_a_seed_named_twice_are_refused_before_anything_is_written(shell: Shell, seeds: str) -> None:
+    assert shell.train(*RUN, QUIET, f"seeds={seeds}", "hydra.run.dir=group") == 2
+    assert len(shell.errors) == 1
+    assert shell.errors[0].startswith("seeds=")
+    assert not (shell.folder / "group").exists()
+
+
+def test_a_seed_that_fails_harms_none_of_the_others(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_trainer = seeds_module.run_trainer
+
+    def fail_for_seed_2(trainer: Trainer, stop: StopRequest | None = None) -> object:
+        if trainer.state.seed == 2:
+            raise RuntimeError("the disk is on fire")
+        return run_trainer(trainer, stop)
+
+    monkeypatch.setattr(seeds_module, "run_trainer", fail_for_seed_2)
+    assert shell.train(*RUN, "seeds=3", "hydra.run.dir=group") == 1
+    assert "failed: RuntimeError: the disk is on fire" in shell.out
+    done = [json.loads((shell.folder / f"group/seed={seed}/summary.json").read_text()) for seed in (1, 3)]
+    assert [summary["status"] for summary in done] == ["completed", "completed"]
+
+
+def test_an_interrupted_group_goes_on_where_each_seed_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_once = Trainer.train_once
+    stop = StopRequest()
+
+    def stop_in_the_second_seed(trainer: Trainer) -> object:
+        if trainer.state.seed == 2:
+            stop.signal_number = 2
+        return train_once(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds_module, "stop_on_signals", lambda: _already(stop))
+        patch.setattr(Trainer, "train_once", stop_in_the_second_seed)
+        assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 130, shell.err
+    assert not (shell.folder / "group/seed=3").exists(), "one thread: the third had not begun"
+    assert shell.train("resume=group") == 0
+    assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=whole") == 0
+    for seed in (1, 2, 3):
+        ours, theirs = weights(shell.folder / f"group/seed={seed}"), weights(shell.folder / f"whole/seed={seed}")
+        assert ours.keys() == theirs.keys()
+        summary = json.loads((shell.folder / f"group/seed={seed}/summary.json").read_text())
+        assert summary["status"] == "completed"
+        assert summary["env_steps"] == 128
+
+
+class _already:  # noqa: N801 - stands for a function
+    """The stop request that a test holds, as a context."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def __enter__(self) -> StopRequest:
+        return self.stop
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class Recorder:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+
+    def note(self, text: str, *, warning: bool = False) -> None:
+        del text, warning
+
+    def update(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+    def close(self) -> None:
+        return None
+
+
+def test_a_group_shows_steps_added_up_and_figures_averaged() -> None:
+    display = Recorder()
+    group = GroupProgress(display, {"a": 100, "b": 100})
+    group.member("a").update(Snapshot(40, 100, 1.0, {"charts/episodic_return": 10.0, "charts/episodes": 3.0}))
+    group.member("b").update(
+        Snapshot(20, 100, 1.0, {"charts/episodic_return": 30.0, "charts/episodes": 4.0, "losses/kl": float("nan")})
+    )
+    last = display.snapshots[-1]
+    assert (last.env_steps, last.total_env_steps) == (60, 200)
+    assert last.scalars["charts/episodic_return"] == 20.0
+    assert last.scalars["charts/episodes"] == 7.0
+    assert last.scalars["losses/kl"] != last.scalars["losses/kl"], "nobody has a number: NaN"
