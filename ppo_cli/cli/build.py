@@ -82,6 +82,9 @@ def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Stat
     finally:
         trainer.collector.env.close()
     logger.finish(status, exit_code=exit_code)
+    if trainer.execution.path == "fused" and trainer.state.updates:
+        algorithm = trainer.algorithm.ppo if isinstance(trainer.algorithm, FusedPPO) else trainer.algorithm
+        domain.note_ready(trainer.collector.env, algorithm)
     return status, exit_code
 
 
@@ -183,7 +186,7 @@ def choose_execution(
             raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
         return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
     passes = config["total_env_steps"] * config.get("num_epochs", 1)
-    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready():
+    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready(env, algorithm):
         return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
     batch = env.num_envs * config["rollout_length"]
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())

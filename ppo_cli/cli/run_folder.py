@@ -86,9 +86,13 @@ def claim(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path, root: Path) -> None:
-    """Take back a run folder that nothing was written to, and its empty parents below and including ``root``."""
+    """Take back a run folder that nothing was written to, and its empty parents below and including ``root``.
+
+    Never the current folder, nor one that it lies in.
+    """
+    folder, root, here = folder.absolute(), root.absolute(), Path.cwd()
     for path in [folder, *folder.parents]:
-        if not path.is_dir() or any(path.iterdir()):
+        if not path.is_dir() or any(path.iterdir()) or here.is_relative_to(path):
             return
         path.rmdir()
         if path == root:

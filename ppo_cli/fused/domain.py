@@ -13,7 +13,7 @@ from ppo_cli.accelerate import Accelerator
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.envs.base import VecEnv
-from ppo_cli.kernels.compiled import cache_folder
+from ppo_cli.kernels.compiled import cache_folder, is_kept
 from ppo_cli.networks.mlp import MLP
 
 COMPILING_PAYS = 500_000
@@ -36,18 +36,17 @@ def can_update(algorithm: Algorithm, optimizer: torch.optim.Optimizer) -> bool:
     return type(algorithm) is PPO and isinstance(optimizer, torch.optim.AdamW)
 
 
-def marker() -> Path:
-    """A file that says: this machine's processor has run these kernels, their machine code lies beside it."""
-    return cache_folder() / f"{binding.get_host_cpu_name()}.ready"
+def marker(env: VecEnv, algorithm: Algorithm) -> Path:
+    """A file that says: this machine's processor has run such a run's kernels, their machine code lies beside it."""
+    return cache_folder() / f"{binding.get_host_cpu_name()}-{type(env).__name__}-{type(algorithm).__name__}.ready"
 
 
-def is_ready() -> bool:
-    """Whether the kernels start without being compiled."""
-    return marker().exists()
+def is_ready(env: VecEnv, algorithm: Algorithm) -> bool:
+    """Whether the kernels of such a run start without being compiled."""
+    return marker(env, algorithm).exists()
 
 
-def note_ready() -> None:
+def note_ready(env: VecEnv, algorithm: Algorithm) -> None:
     """Remember that they were compiled. A cache that cannot be written stays empty."""
-    folder = cache_folder()
-    if folder.is_dir():
-        marker().touch()
+    if is_kept():
+        marker(env, algorithm).touch()

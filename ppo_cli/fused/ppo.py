@@ -94,12 +94,17 @@ class FusedPPO:
             stop_at_kl=EARLY_STOP_FACTOR * ppo.target_kl if ppo.target_kl else math.inf,
         )
         batch = len(samples.valid)
-        order = np.stack(
-            [torch.randperm(batch, generator=state.minibatch_generator).numpy() for _ in range(ppo.num_epochs)]
-        )
         minibatch = -(-batch // ppo.num_minibatches)
-        report = np.full((ppo.num_epochs * -(-batch // minibatch), NUM_FIGURES), np.nan)
+        per_epoch = -(-batch // minibatch)
+        report = np.full((ppo.num_epochs * per_epoch, NUM_FIGURES), np.nan)
+        generator = state.minibatch_generator
+        before = generator.get_state()
+        order = shuffles(batch, ppo.num_epochs, generator)
         self.run(state, samples, objective, order, minibatch, report)
+        begun = -(-num_seen(report) // per_epoch)
+        if begun < ppo.num_epochs:  # where an early stop leaves the generator that is asked before each epoch
+            generator.set_state(before)
+            shuffles(batch, begun, generator)
         return self.metrics(report, samples, clip, entropy_coef)
 
     def run(
@@ -133,9 +138,9 @@ class FusedPPO:
         steps_taken = int(np.isfinite(report[:, GRAD_NORM]).sum())
         self.moments.steps_taken = steps + steps_taken
         if outcome == NOT_FINITE:
-            row = report[steps_taken]
+            row = report[steps_taken].tolist()
             loss = (row[POLICY_LOSS] + self.ppo.value_coef * row[VALUE_LOSS]) / max(row[COUNT], 1)
-            raise NonFiniteError.of(float(row[GRAD_NORM]), float(loss), state.updates + 1)
+            raise NonFiniteError.of(row[GRAD_NORM], loss, state.updates + 1)
 
     @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
     def exchange(self, minibatch: int) -> Exchange:
@@ -184,7 +189,7 @@ class FusedPPO:
 
     def metrics(self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float) -> Metrics:
         """Means over the minibatches that were looked at, as ``PPO.update`` takes them."""
-        seen = int((~np.isnan(report[:, COUNT])).sum())
+        seen = num_seen(report)
         per_epoch = len(report) // self.ppo.num_epochs
         means = report[:seen] / np.maximum(report[:seen, COUNT, None], 1)
         means[:, RATIO_MAX] = report[:seen, RATIO_MAX]
@@ -202,6 +207,16 @@ class FusedPPO:
             "charts/gradient_steps": float(steps),
         }
         return dict(zip(figures, torch.tensor(list(figures.values()), dtype=torch.float32).unbind(), strict=True))
+
+
+def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """The order of the samples in each epoch, [epochs, B]."""
+    return np.stack([torch.randperm(batch, generator=generator).numpy() for _ in range(num_epochs)])
+
+
+def num_seen(report: NDArray[np.float64]) -> int:
+    """Minibatches that were looked at."""
+    return int((~np.isnan(report[:, COUNT])).sum())
 
 
 def num_slices(num_parameters: int, minibatch: int) -> int:

@@ -1,4 +1,4 @@
-"""`ppo_cli.advantages` over a whole rollout in one call, with the same arithmetic in the same order."""
+"""`ppo_cli.advantages` over a whole rollout in one call; sums are taken in the same order."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -38,11 +39,23 @@ def _compiled(function: Function, **options: Any) -> Function:  # noqa: ANN401 (
     previous = settings.CACHE_DIR
     try:
         settings.CACHE_DIR = str(cache_folder())  # read where the function is made, and only there
-        return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # that folder cannot be written to: anew in each process
-        return cast(Function, numba.njit(**options)(function))
+        return cast(Function, numba.njit(cache=is_kept(), **options)(function))
     finally:
         settings.CACHE_DIR = previous
+
+
+@cache
+def is_kept() -> bool:
+    """Whether machine code can be kept here; if not, each process compiles anew.
+
+    Numba would look for another folder, one that it shares with the machine code of other sources.
+    """
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_folder()):
+            return True
+    except OSError:
+        return False
 
 
 @cache

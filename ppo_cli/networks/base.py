@@ -88,6 +88,8 @@ def policy_head(features: int, action_space: spaces.Space[Any]) -> nn.Module:
 
 def observed(observation_space: spaces.Space[Any], key: str = "obs") -> spaces.Box:
     """The Box that a network reads: the space itself, or what stands under ``key`` beside an action mask."""
+    if isinstance(observation_space, spaces.Dict) and key not in observation_space.spaces:
+        raise ValueError(f"observations must have {key!r}, got {', '.join(observation_space)}: choose another network")
     space = observation_space[key] if isinstance(observation_space, spaces.Dict) else observation_space
     if not isinstance(space, spaces.Box):
         raise ValueError(f"observations must be a Box, got {space}")

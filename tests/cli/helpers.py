@@ -10,6 +10,7 @@ from ppo_cli.cli import eval as eval_command
 from ppo_cli.cli import train as train_command
 
 SHORT_RUN = ["env=cartpole", "total_env_steps=64", "num_envs=2", "rollout_length=16", "num_threads=1"]
+"""Under ``accelerate=auto`` plain torch computes it (see `conftest.uncompiled`)."""
 
 
 class Shell:

@@ -37,10 +37,10 @@ def test_every_name_of_every_group_is_shown(shell: Shell) -> None:
 
 
 def test_values_are_those_of_the_chosen_environment(shell: Shell) -> None:
-    assert shell.train("env=cartpole", "clip=0.123", "--help") == 0
-    assert re.search(r"^  env.id +CartPole-v1", shell.out, re.MULTILINE)
+    assert shell.train("env=acrobot", "clip=0.123", "--help") == 0
+    assert re.search(r"^  env.id +Acrobot-v1", shell.out, re.MULTILINE)
     assert re.search(r"^  clip +0.123 +\S", shell.out, re.MULTILINE)
-    assert "[cartpole]" in shell.out
+    assert "[acrobot]" in shell.out
 
 
 def test_a_setting_of_the_wrong_name_is_told_beside_the_help(shell: Shell) -> None:

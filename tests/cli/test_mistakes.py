@@ -57,7 +57,7 @@ MISTAKES = {
     "env=[cartpole,pendulum]": f"env=[cartpole,pendulum]: choose one env: {ENVS.replace(', ', ' | ')}",
     "hydra/launcher=jobllib": "hydra/launcher=jobllib: there is no hydra/launcher of this name. Choose from: basic",
     "env.minse=3": "env.minse=3: there is no setting env.minse. Did you mean env.mines=3?",
-    "env=cartpole env.id=CartPol-v1": (
+    "env=gymnasium env.id=CartPol-v1": (
         "env.id=CartPol-v1: Gymnasium knows no environment of this name. Did you mean env.id=CartPole-v1?"
     ),
     "env=gymnasium": "env.id has no default: env.id=...",

@@ -74,6 +74,14 @@ def test_only_empty_folders_are_taken_back(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists() and tmp_path.exists()
 
 
+def test_the_current_folder_is_never_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root in ("outputs", "elsewhere"):
+        (tmp_path / "outputs/x").mkdir(parents=True)
+        remove_if_empty(tmp_path / "outputs/x", Path(root))
+        assert tmp_path.is_dir() and list(tmp_path.iterdir()) == []
+
+
 def test_a_run_is_found_by_its_folder_its_checkpoint_or_as_the_latest(tmp_path: Path) -> None:
     run = make_run(tmp_path / "outputs/x/ppo/run")
     assert find_run(str(run)) == run

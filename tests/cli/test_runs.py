@@ -72,12 +72,12 @@ def test_a_gymnasium_run_lies_under_its_id(shell: Shell) -> None:
 
 
 def test_a_sweep_names_its_runs_by_what_differs(shell: Shell) -> None:
-    words = ["-m", *SHORT_RUN, "total_env_steps=32", "quiet=true", "clip=0.1,0.2", "env.vectorization=sync,auto"]
+    words = ["-m", *SHORT_RUN, "total_env_steps=32", "quiet=true", "clip=0.1,0.2", "env.max_steps=200,500"]
     assert shell.train(*words) == 0
     (sweep,) = (shell.folder / "outputs/cartpole/ppo").iterdir()
     assert re.fullmatch(r"sweep_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{4}", sweep.name)
     assert [run.name for run in shell.runs] == [
-        f"clip={clip},env.vectorization={how}" for clip in (0.1, 0.2) for how in ("auto", "sync")
+        f"clip={clip},env.max_steps={steps}" for clip in (0.1, 0.2) for steps in (200, 500)
     ]
     assert [config_of(run)["clip"] for run in shell.runs] == [0.1, 0.1, 0.2, 0.2]
 

@@ -48,7 +48,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path, command: str, words: list[str
 
 
 def test_a_gymnasium_id_is_checked_without_torch(tmp_path: Path) -> None:
-    assert probe(tmp_path, "train", ["env=cartpole", "--cfg", "job"]) == {"code": 0, "heavy": ["gymnasium"]}
+    assert probe(tmp_path, "train", ["env=acrobot", "--cfg", "job"]) == {"code": 0, "heavy": ["gymnasium"]}
 
 
 def test_python_m_ppo_cli_is_the_same_program(tmp_path: Path) -> None:

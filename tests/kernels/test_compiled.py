@@ -1,0 +1,120 @@
+"""Machine code is kept, found again, and never mistaken for that of other sources."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba
+import pytest
+
+from ppo_cli.kernels import compiled
+from ppo_cli.kernels.compiled import PACKAGE, SOURCES, cache_folder, is_kept, user_cache
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Answers are remembered: none from before, none for after."""
+    for remembered in (cache_folder, is_kept):
+        remembered.cache_clear()
+    yield
+    for remembered in (cache_folder, is_kept):
+        remembered.cache_clear()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the kernels' sources."""
+    for folder in SOURCES:
+        shutil.copytree(PACKAGE / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(compiled, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def folder_now() -> Path:
+    cache_folder.cache_clear()
+    return cache_folder()
+
+
+@pytest.mark.parametrize(
+    "source", ["kernels/linear.py", "kernels/threads.py", "envs/cartpole.py", "envs/minesweeper/kernels_numba.py"]
+)
+def test_any_change_of_a_kernels_source_leads_to_another_folder(package: Path, source: str) -> None:
+    path = package / source
+    before = folder_now()
+    assert folder_now() == before
+    original = path.read_text()
+    path.write_text(original + "\n# changed\n")
+    assert folder_now() != before
+    path.write_text(original)
+    assert folder_now() == before
+
+
+def test_a_kernel_written_in_a_new_file_leads_to_another_folder(package: Path) -> None:
+    before = folder_now()
+    (package / "envs/pendulum.py").write_text("GRAVITY = 10.0\n")
+    assert folder_now() != before
+
+
+def test_another_numba_leads_to_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folder_now()
+    monkeypatch.setattr(numba, "__version__", "0.0")
+    assert folder_now() != before
+
+
+def test_named_folders_have_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/of/the/desktop")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert user_cache() == Path("/of/the/desktop")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/of/numba")
+    assert user_cache() == Path("/of/numba")
+    assert folder_now().parent == Path("/of/numba/ppo-cli")
+
+
+def add_one(x: int) -> int:
+    return x + 1
+
+
+def test_other_modules_keep_numbas_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "ours"))
+    before = numba.config.CACHE_DIR
+    ours = compiled.compiled(add_one)
+    assert before == numba.config.CACHE_DIR
+    theirs = numba.njit(cache=True)(add_one)
+    assert str(tmp_path / "ours") in ours.stats.cache_path  # type: ignore[attr-defined]
+    assert str(tmp_path / "ours") not in theirs.stats.cache_path
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from ppo_cli.kernels.random import mix
+print(int(mix(np.uint64(3))), sum(mix.stats.cache_hits.values()), sum(mix.stats.cache_misses.values()))
+"""
+
+
+def run_with(cache: Path) -> tuple[int, int, int]:
+    """What a fresh process computes, how many kernels it found, and how many it had to compile."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+    result, hits, misses = (int(word) for word in done.stdout.split())
+    return result, hits, misses
+
+
+def test_the_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
+    first = run_with(tmp_path)
+    assert first[1:] == (0, 1)
+    assert run_with(tmp_path) == (first[0], 1, 0)
+    (folder,) = (tmp_path / "ppo-cli").iterdir()
+    assert list(folder.rglob("*.nbc"))
+
+
+def test_kernels_work_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    expected, _, _ = run_with(tmp_path / "cache")
+    for _ in range(2):  # nor did the first find another place, where other sources would meet its machine code
+        assert run_with(tmp_path / "file")[:2] == (expected, 0)

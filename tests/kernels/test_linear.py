@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ppo_cli.kernels.linear import RELU, TANH, activate, add_outer, add_product, add_rows, scale_by_slope
+
+SIZES = (*range(1, 10), 16, 33, 64)
+"""Every remainder of the blocks of four, and what one or more vector registers hold."""
+
+PRECISION = 1e-6
+"""Of a sum of 64 products in float32, relative to the sum of their magnitudes."""
+
+Array = NDArray[np.float32]
+
+
+def normal(random: np.random.Generator, *shape: int) -> Array:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def assert_sum(actual: Array, before: Array, left: Array, right: Array) -> None:
+    """``actual`` is before + left @ right, as far as float32 can tell."""
+    exact = before.astype(np.float64) + left.astype(np.float64) @ right.astype(np.float64)
+    magnitude = np.abs(before).astype(np.float64) + np.abs(left).astype(np.float64) @ np.abs(right)
+    assert (np.abs(actual - exact) <= PRECISION * magnitude).all()
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_a_product_is_added_within_its_rows_and_columns_for_every_remainder(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for inner in SIZES:
+        for n in SIZES:
+            matrix, x, before = (
+                normal(random, rows, inner),
+                normal(random, inner, n + 2),
+                normal(random, rows + 1, n + 2),
+            )
+            coefficients = np.concatenate([normal(random, 3), matrix.ravel()])
+            out = before.copy()
+            add_product(out, coefficients, 3, inner, 1, x, rows, inner, n)
+            assert_sum(out[:rows, :n], before[:rows, :n], matrix, x[:, :n])
+            assert np.array_equal(out[rows:], before[rows:]) and np.array_equal(out[:, n:], before[:, n:])
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_other_strides_read_the_same_matrix_transposed(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for inner in SIZES:
+        transposed, x, before = normal(random, inner, rows), normal(random, inner, 5), normal(random, rows, 5)
+        coefficients = np.concatenate([normal(random, 7), transposed.ravel()])
+        out = before.copy()
+        add_product(out, coefficients, 7, 1, rows, x, rows, inner, 5)
+        assert_sum(out, before, np.ascontiguousarray(transposed.T), x)
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_the_gradient_of_a_weight_matrix_is_added_at_its_offset_for_every_remainder(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for columns in SIZES:
+        for n in SIZES:
+            y, x = normal(random, rows + 1, n + 2), normal(random, columns + 1, n + 2)
+            before = normal(random, 3 + rows * columns + 2)
+            out = before.copy()
+            add_outer(out, 3, y, x, rows, columns, n)
+            inside = slice(3, 3 + rows * columns)
+            shape = (rows, columns)
+            assert_sum(
+                out[inside].reshape(shape),
+                before[inside].reshape(shape),
+                y[:rows, :n],
+                np.ascontiguousarray(x[:columns, :n].T),
+            )
+            assert np.array_equal(out[:3], before[:3]) and np.array_equal(out[inside.stop :], before[inside.stop :])
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_the_gradient_of_a_bias_is_added_at_its_offset(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for n in SIZES:
+        y, before = normal(random, rows + 1, n + 2), normal(random, 2 + rows + 1)
+        out = before.copy()
+        add_rows(out, 2, y, rows, n)
+        assert_sum(out[2 : 2 + rows, None], before[2 : 2 + rows, None], y[:rows, :n], np.ones((n, 1), np.float32))
+        assert np.array_equal(out[:2], before[:2]) and out[-1] == before[-1]
+
+
+def activated(x: Array, activation: int) -> Array:
+    out = x.copy()[None]
+    activate(out, 1, x.size, activation)
+    return np.asarray(out[0])
+
+
+def test_tanh_is_within_5e_7_of_the_exact_one_and_never_beyond_1() -> None:
+    x = np.concatenate([np.linspace(-20, 20, 400_001), np.geomspace(1e-30, 1, 1000), [0.0, 1e30, np.inf, -np.inf]])
+    x = x.astype(np.float32)
+    y = activated(x, TANH)
+    assert np.abs(y - np.tanh(x.astype(np.float64))).max() <= 5e-7
+    assert np.abs(y).max() <= 1.0
+
+
+def test_tanh_is_odd_to_the_last_bit_and_exact_in_ratio_near_zero() -> None:
+    x = np.linspace(0, 20, 100_001).astype(np.float32)
+    assert np.array_equal(activated(-x, TANH), -activated(x, TANH))
+    small = np.geomspace(1e-20, 1e-3, 100).astype(np.float32)
+    assert np.abs(activated(small, TANH) / np.tanh(small.astype(np.float64)) - 1).max() < 3e-7
+
+
+def test_relu_is_exact() -> None:
+    assert activated(np.array([-np.inf, -2.0, -0.0, 0.0, 3.0, np.inf], np.float32), RELU).tolist() == [
+        0, 0, 0, 0, 3, np.inf,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", [TANH, RELU])
+def test_not_a_number_stays_not_a_number(activation: int) -> None:
+    x = np.array([1.0, np.nan, -1.0, *[0.0] * 30, np.nan], np.float32)
+    assert np.array_equal(np.isnan(activated(x, activation)), np.isnan(x))
+
+
+@pytest.mark.parametrize("activation", [TANH, RELU])
+def test_only_the_named_rows_and_columns_are_activated(activation: int) -> None:
+    x = np.full((4, 21), -2.0, np.float32)
+    activate(x, 3, 19, activation)
+    assert (x[:3, :19] > -1.0).all() and (x[3:] == -2.0).all() and (x[:, 19:] == -2.0).all()
+
+
+def test_slopes_are_the_derivatives_at_the_activations_output() -> None:
+    y = np.array([[-1.0, -0.5, 0.0, 0.25, 1.0]], np.float32)
+    tanh, relu = np.full_like(y, 2.0), np.full_like(y, 2.0)
+    scale_by_slope(tanh, y, 1, 5, TANH)
+    scale_by_slope(relu, y, 1, 4, RELU)
+    assert tanh.tolist() == [[0.0, 1.5, 2.0, 1.875, 0.0]]
+    assert relu.tolist() == [[0.0, 0.0, 0.0, 2.0, 2.0]]  # the last one lies beyond n
