@@ -112,7 +112,7 @@ class Collector:
 
     def value_of(self, raw_obs: Obs) -> Tensor:
         """V of unnormalized observations [B, *O], outside the compiled path: B varies. [B]."""
-        network = self.state.accelerator.autocast(self.state.actor_critic)
+        network = self.state.accelerator.network(self.state.actor_critic)
         value: Tensor = network(self.state.obs_normalizer(raw_obs))[1]
         return value
 
