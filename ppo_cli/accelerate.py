@@ -8,10 +8,13 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import nn
+
+from ppo_cli.parallel import InParts, Threads
 
 Precision = Literal["float32", "bfloat16"]
 Path = Literal["eager", "compile", "fused"]
@@ -39,18 +42,35 @@ class Accelerator:
     device: torch.device
     precision: Precision = "float32"
     compile: bool = False
+    threads: Threads = field(default_factory=lambda: Threads(1))  # that share a batch, uncompiled
 
-    def wrap(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The same function under this executor; static shapes, so that nothing is compiled twice."""
-        return self.autocast(torch.compile(function, dynamic=False) if self.compile else function)
+    @property
+    def num_threads(self) -> int:
+        """CPU threads in use, of either kind."""
+        return max(self.threads.count, torch.get_num_threads())
+
+    def wrap(self, function: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
+        """The same function of a network (and more) under this executor; static shapes: nothing is compiled twice."""
+        if self.compile:
+            return self.autocast(torch.compile(function, dynamic=False))
+
+        def run(network: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return function(self.network(network), *args, **kwargs)
+
+        return self.autocast(run) if self.threads.count > 1 else self.autocast(function)
+
+    def network(self, network: nn.Module) -> InParts:
+        """The same network under this executor, never compiled: for batches of any size."""
+        return InParts(self.autocast(network), network.parameters(), self.threads)
 
     def autocast(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The same function in this precision, never compiled: for shapes that vary."""
+        """The same function in this precision."""
         if self.precision == "float32":
             return function
 
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with torch.autocast(self.device.type, torch.bfloat16):
+            # No cache: a pass reads every weight once, and the cache is one for all threads.
+            with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
                 return function(*args, **kwargs)
 
         return run

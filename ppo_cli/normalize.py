@@ -106,4 +106,4 @@ class RewardNormalizer:
         """Take up where ``state_dict`` was taken."""
         self.moments.load_state_dict(state)
         if self.discounted_return.shape == state["discounted_return"].shape:
-            self.discounted_return = state["discounted_return"].clone()
+            self.discounted_return = state["discounted_return"].to(self.discounted_return.device).clone()

@@ -1,4 +1,8 @@
-"""Collecting experience: T steps of N environments under the current policy."""
+"""Collecting experience: T steps of N environments under the current policy.
+
+Where the environment lives on the network's device, never truncates, and nothing is normalized, the steps are queued
+without waiting for the device; the figures of the finished episodes are read once, after the last step.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_cli.envs.base import HasState, NoStateError, VecEnv, env_seeds
+from ppo_cli.envs.base import HasState, NoStateError, VecEnv, env_seeds, may_truncate
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.networks.base import act
 from ppo_cli.train_state import NonFiniteError, TrainState
@@ -37,13 +41,14 @@ class Collector:
         self.storage: Rollout | None = None
         self.noise: Tensor  # [T, N, ...] random numbers that decide the actions of a rollout
         self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
-        self.finished: list[dict[str, Tensor]] = []  # figures of its finished episodes, one entry for each step
+        self.repairs_cuts = env.autoreset == "same_step" and may_truncate(env)
+        self.figures: dict[str, Tensor] = {}  # [T, N] by tag: how the episodes stood after each step, read where done
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """The next T steps. Feeds the episode window and the running moments on the way."""
         self.seconds = {"env": 0.0, "inference": 0.0}
-        self.final_obs, self.finished = [], []
+        self.final_obs = []
         self.obs_sum.zero_()
         try:
             for t in range(self.rollout_length):
@@ -51,10 +56,8 @@ class Collector:
         except Exception:
             self.require_finite()  # an environment that is given NaN fails in ways of its own
             raise
-        if self.finished:
-            figures = {tag: torch.cat([ended[tag] for ended in self.finished]) for tag in self.finished[0]}
-            self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
         assert self.storage is not None
+        self.report_episodes(self.storage.done)
         self.value_successors(self.storage)
         self.require_finite()
         normalize = self.state.reward_normalizer
@@ -98,12 +101,11 @@ class Collector:
         storage.terminated[t] = step.terminated.to(self.device) & ~self.dead
         storage.truncated[t] = step.truncated.to(self.device) & ~self.dead
         self.raw_obs = self.to_device(step.obs)
-        self.finished += self.finished_episodes(storage, t)
-        cut = storage.truncated[t] & ~storage.terminated[t]
-        if self.env.autoreset == "same_step" and cut.any():
+        done = storage.terminated[t] | storage.truncated[t]
+        self.count_episodes(storage, t, done)
+        if self.repairs_cuts and (cut := storage.truncated[t] & ~storage.terminated[t]).any():
             rows = cut.nonzero().squeeze(-1)
             self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
-        done = storage.terminated[t] | storage.truncated[t]
         self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
 
     def note_raw_obs(self) -> None:
@@ -123,6 +125,9 @@ class Collector:
         observations = storage.obs if isinstance(storage.obs, dict) else {"": storage.obs}
         gifts = {f"an observation {key}".strip(): values for key, values in observations.items()}
         gifts |= {"a reward": storage.reward, "a next observation with a value": storage.next_value}
+        gifts = {gift: values for gift, values in gifts.items() if values.is_floating_point()}
+        if torch.stack([values.sum().float() for values in gifts.values()]).isfinite().all():
+            return  # nearly always: one pass, no memory, one answer to wait for
         for gift, values in gifts.items():
             if (entry := nonfinite_entry(values, storage.valid if gift == "a reward" else None)) is None:
                 continue
@@ -150,27 +155,31 @@ class Collector:
             parts = torch.split(value, [len(rows) for _, rows, _ in self.final_obs])
             for (t, rows, _), part in zip(self.final_obs, parts, strict=True):
                 storage.next_value[t, rows] = part
-        storage.next_value[storage.terminated] = 0.0
+        storage.next_value.masked_fill_(storage.terminated, 0.0)
 
     def value_of(self, raw_obs: Obs) -> Tensor:
         """V of unnormalized observations [B, *O], outside the compiled path: B varies. [B]."""
-        network = self.state.accelerator.autocast(self.state.actor_critic)
+        network = self.state.accelerator.network(self.state.actor_critic)
         value: Tensor = network(self.state.obs_normalizer(raw_obs))[1]
         return value
 
-    def finished_episodes(self, storage: Rollout, t: int) -> list[dict[str, Tensor]]:
-        """Add step t to its episodes' figures; the figures of those that it ended, each [k], or nothing."""
+    def count_episodes(self, storage: Rollout, t: int, done: Tensor) -> None:
+        """Add step t to its episodes' figures, keep how they stand, and start again where ``done`` [N]."""
         valid = storage.valid[t]
         self.episode_return += torch.where(valid, storage.reward[t], 0.0)
         self.episode_length += valid
-        done = storage.terminated[t] | storage.truncated[t]
-        if not done.any():
-            return []
         figures = {"return": self.episode_return, "length": self.episode_length, **self.env.episode_metrics()}
-        ended = {tag: figure.to(self.device)[done].cpu() for tag, figure in figures.items()}
-        self.episode_return[done] = 0.0
-        self.episode_length[done] = 0.0
-        return [ended]
+        for tag, figure in figures.items():
+            if tag not in self.figures:
+                self.figures[tag] = figure.new_zeros((self.rollout_length, *figure.shape))
+            self.figures[tag][t] = figure
+        self.episode_return.masked_fill_(done, 0.0)
+        self.episode_length.masked_fill_(done, 0.0)
+
+    def report_episodes(self, done: Tensor) -> None:
+        """Tell the window about the episodes that ended where ``done`` [T, N], in the order they did."""
+        figures = {tag: figure[done.to(figure.device)] for tag, figure in self.figures.items()}
+        self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
 
     def allocate(self, obs: Obs, action: Tensor, value: Tensor, policy: Distribution) -> Rollout:
         """Storage for T rows shaped like these."""
@@ -246,8 +255,6 @@ class Collector:
 
 def nonfinite_entry(values: Tensor, valid: Tensor | None) -> tuple[int, int] | None:
     """Step and environment of the first NaN or infinity in ``values`` [T, N, ...], where ``valid`` [T, N], if any."""
-    if not values.is_floating_point() or values.sum().isfinite():  # one pass, no memory: nearly always the answer
-        return None
     entries = ~values.isfinite().flatten(2).all(dim=2) if values.dim() > 2 else ~values.isfinite()
     if valid is not None:
         entries &= valid

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_cli.accelerate import Accelerator
 from ppo_cli.distributions import Categorical
@@ -14,6 +16,30 @@ from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Batch, Obs, Rollout, map_tensors
+
+aten = torch.ops.aten
+READS = (aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.masked_select, aten.equal)
+MASKED = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
+COPIES = (aten._to_copy, aten.copy_)
+
+
+class HostWaits(TorchDispatchMode):
+    """Lists the operations for which the host would wait for a device: values read, masks counted, copies across."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operation = func.overloadpacket
+        by_mask = operation in MASKED and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if operation in READS or by_mask:
+            self.found.append(str(func))
+        result = func(*args, **(kwargs or {}))
+        if operation in COPIES:
+            devices = {argument.device for argument in (*args, result) if isinstance(argument, Tensor)}
+            self.found += [f"{func} {devices}"] if len(devices) > 1 else []
+        return result
 
 
 def random_rollout(seed: int, num_steps: int = 23, num_envs: int = 5, *, all_valid: bool = True) -> Rollout:
@@ -70,14 +96,16 @@ def learner(
     normalize_obs: bool = False,
     normalize_reward: bool = False,
     network: nn.Module | None = None,
+    device: str = "cpu",
 ) -> TrainState:
-    """A training state with a small MLP (or ``network``) on the CPU."""
+    """A training state with a small MLP (or ``network``)."""
     torch.manual_seed(seed)
     network = network or MLP(env.single_observation_space, env.single_action_space, hidden=(32, 32))
+    network = network.to(device)
     return TrainState(
         actor_critic=network,
         optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate, eps=1e-5),
-        accelerator=Accelerator(torch.device("cpu")),
+        accelerator=Accelerator(torch.device(device)),
         obs_normalizer=ObsNormalizer(tuple(env.single_observation_space.shape or ()), enabled=normalize_obs),
         reward_normalizer=RewardNormalizer(env.num_envs, gamma=gamma, enabled=normalize_reward),
         total_env_steps=total_env_steps,

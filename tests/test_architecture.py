@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
-    ("advantages", "losses", "distributions", "normalize", "accelerate", "episodes", "event_writer", "progress",
-     "progress_bar", "progress_group", "trials", "kernels"),
+    ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
+     "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),

@@ -12,12 +12,14 @@ from torch.testing import assert_close
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.distributions import Categorical
 from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.minesweeper.env import Backend, MinesweeperVecEnv
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
 from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.networks.board import Board
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Distribution, Obs, Rollout, Step
-from tests.helpers import learner
+from tests.helpers import HostWaits, learner
 
 
 class CountingEnv:
@@ -164,3 +166,78 @@ def test_two_collectors_with_one_seed_collect_the_same_and_with_two_seeds_do_not
 
     assert first_actions(1) == first_actions(1)
     assert first_actions(1) != first_actions(2)
+
+
+def minesweeper_collector(backend: Backend, rollout_length: int, device: str = "cpu") -> Collector:
+    env = MinesweeperVecEnv(8, backend=backend, device=device)
+    torch.manual_seed(1)
+    network = Board(env.single_observation_space, env.single_action_space, channels=8, num_layers=2)
+    return Collector(env, learner(env, network=network, device=device), rollout_length, EpisodeWindow())
+
+
+def test_the_torch_backend_collects_the_rollouts_of_the_compiled_one() -> None:
+    collectors = [minesweeper_collector(backend, 24) for backend in ("numba", "torch")]
+    for _ in range(2):
+        ours, theirs = (collector.collect() for collector in collectors)
+        for name in ("action", "log_prob", "value", "next_value", "reward", "terminated", "truncated"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    left, right = (collector.episodes.metrics() for collector in collectors)
+    assert left["charts/episodes"] > 10
+    assert left == right
+
+
+def test_the_steps_of_a_rollout_on_a_device_never_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, where there is no value to read. It has no generators: the noise is made up, once."""
+    monkeypatch.setattr("ppo_cli.train_state.Generator", lambda device="cpu": torch.Generator())
+    monkeypatch.setattr(
+        Categorical, "noise", lambda self, length, generator: torch.ones(length, *self.log_probs.shape, device="meta")
+    )
+    collector = minesweeper_collector("torch", 5, device="meta")
+    with HostWaits() as waits, torch.no_grad():
+        for t in range(5):
+            collector.record(t, collector.env.step(collector.act(t)))
+    assert waits.found == []
+    assert collector.storage is not None
+    assert collector.storage.reward.device.type == "meta"
+
+
+def test_a_whole_rollout_waits_as_often_however_long_it_is() -> None:
+    waits_of = {}
+    for rollout_length in (4, 16):
+        collector = minesweeper_collector("torch", rollout_length)
+        with HostWaits() as waits:
+            collector.collect()
+        waits_of[rollout_length] = waits.found
+    assert waits_of[4] == waits_of[16]
+    assert 0 < len(waits_of[4]) <= 4  # the return, the length and two figures of the episodes that ended
+
+
+def test_an_environment_that_may_truncate_is_watched_at_every_step() -> None:
+    env = CountingEnv(2, length=3, autoreset="same_step", ends_by="truncation")
+    collector = Collector(env, learner(env, network=EchoNetwork()), 6, EpisodeWindow())
+    with HostWaits() as waits:
+        collector.collect()
+    assert sum("_local_scalar_dense" in wait for wait in waits.found) >= 6
+
+
+def test_episodes_are_reported_in_the_order_they_ended_each_with_its_own_figures() -> None:
+    class TwoClocks(CountingEnv):
+        """The second environment's episodes last two steps, the first one's three."""
+
+        def step(self, action: Tensor) -> Step:
+            self.age = self.age + 1
+            ended_with, done = self.age.clone(), self.age == torch.tensor([3.0, 2.0])
+            self.ended_with = ended_with
+            self.age = torch.where(done, 0.0, self.age)
+            return Step(self.observe(self.age), ended_with, done, torch.zeros_like(done), self.observe(ended_with))
+
+        def episode_metrics(self) -> dict[str, Tensor]:
+            return {"task/age": self.ended_with}
+
+    env = TwoClocks(2, length=0, autoreset="same_step", ends_by="termination")
+    episodes = EpisodeWindow()
+    Collector(env, learner(env, network=EchoNetwork()), 6, episodes).collect()
+    values = episodes.state_dict()["values"]
+    assert values["charts/episodic_length"].tolist() == [2, 3, 2, 3, 2]
+    assert values["charts/episodic_return"].tolist() == [3, 6, 3, 6, 3]
+    assert values["task/age"].tolist() == [2, 3, 2, 3, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from ppo_cli import checkpoint
+from ppo_cli import checkpoint, optimizers
 from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
@@ -34,6 +35,7 @@ from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.logger import RunLogger, Status, shown_path
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.parallel import Threads
 from ppo_cli.progress import Display
 from ppo_cli.rollout import Collector
 from ppo_cli.signals import StopRequest
@@ -55,6 +57,7 @@ GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
 CONV_NETWORK = "ppo_cli.networks.conv.Conv"
 VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
+TRPO = "ppo_cli.algorithms.trpo.TRPO"
 
 
 def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
@@ -141,7 +144,6 @@ def build_trainer(
         saved, notes = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else (None, [])
         torch.manual_seed(config["seed"])
         env = build_env(config, config["num_envs"])
-        torch.set_num_threads(config["num_threads"] or default_threads(env))
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
         execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
@@ -203,7 +205,7 @@ def described(changes: dict[str, tuple[Any, Any]]) -> dict[str, str]:
 
 
 def build_env(config: Settings, num_envs: int) -> VecEnv:
-    """The environment that ``config["env"]`` describes, ``num_envs`` of it.
+    """The environment that ``config["env"]`` describes, ``num_envs`` of it, on the run's device if it can live there.
 
     Raises:
         ValueError: from the environment itself, about one of its settings.
@@ -212,7 +214,10 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
     if target == GYMNASIUM_ENV:
         settings["trusted_modules"] = trusted_modules()
-    env: VecEnv = import_target(target)(num_envs=num_envs, **settings)
+    make = import_target(target)
+    if "device" in inspect.signature(make).parameters:
+        settings["device"] = chosen_device(config)
+    env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
 
@@ -242,22 +247,22 @@ def choose_execution(
     """
     wish = config["accelerate"]
     if wish == "compile" and state.accelerator.compile:
-        return Execution("compile", torch.get_num_threads(), "asked for")
+        return Execution("compile", state.accelerator.num_threads, "asked for")
     if wish in ("eager", "compile") or (wish == "auto" and saved_path == "eager"):
-        return Execution("eager", torch.get_num_threads(), "asked for" if wish == "eager" else "as before")
+        return Execution("eager", state.accelerator.num_threads, "asked for" if wish == "eager" else "as before")
     if against := domain.reason_against(state.actor_critic, env, state.accelerator):
         if wish == "fused":
             raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
-        return Execution("eager", torch.get_num_threads(), f"the fused kernels are for MLPs, {against}")
+        return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
     passes = config["total_env_steps"] * config.get("num_epochs", 1)
     if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready(env, algorithm):
-        return Execution("eager", torch.get_num_threads(), "too short a run to compile the fused kernels for")
+        return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
     batch = env.num_envs * config["rollout_length"]
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     available = config["num_threads"] or len(os.sched_getaffinity(0))
     is_whole = domain.can_update(algorithm, state.optimizer)
     minibatch = batch // config.get("num_minibatches", 1)
-    threads = useful_threads(parameters, minibatch, available) if is_whole else torch.get_num_threads()
+    threads = useful_threads(parameters, minibatch, available) if is_whole else state.accelerator.num_threads
     reason = "rollout and update" if is_whole else "the rollout; the update is plain torch"
     return Execution("fused", threads, reason)
 
@@ -297,7 +302,7 @@ def suitable_network(space: spaces.Space[Any]) -> str:
 def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
     """Weights, optimizer and running moments on the chosen device."""
     network = build_network(config, env)
-    accelerator = build_accelerator(config, network)
+    accelerator = build_accelerator(config, network, config["num_threads"] or default_threads(env))
     network = network.to(accelerator.device)
     space = env.single_observation_space
     observed = space["obs"] if isinstance(space, spaces.Dict) and "obs" in space.spaces else space
@@ -322,7 +327,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
 def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay, or RMSprop."""
     make: Callable[..., torch.optim.Optimizer] = (
-        torch.optim.AdamW if config["optimizer"] == "adam" else torch.optim.RMSprop
+        optimizers.AdamW if config["optimizer"] == "adam" else optimizers.RMSprop
     )
     options = {"fused": True} if config["optimizer"] == "adam" else {}  # one kernel for all parameters
     return make(
@@ -334,15 +339,27 @@ def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.O
     )
 
 
-def build_accelerator(config: Settings, network: torch.nn.Module) -> Accelerator:
-    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it."""
+def chosen_device(config: Settings) -> torch.device:
+    """The device of a run; ``auto`` is a GPU where there is one."""
     name = config["device"]
-    device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
+    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it.
+
+    The threads share the rows of a batch, or the single operation: where those are too small to share (an MLP's), where
+    a compiler has the word, and for TRPO, whose second derivatives need the whole network.
+    """
+    device = chosen_device(config)
     precision = config["precision"]
+    is_small = isinstance(network, MLP)
     if precision == "auto":
-        is_small = isinstance(network, MLP)
         precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
-    return Accelerator(device, precision, compile=config["accelerate"] == "compile" and can_compile(device))
+    compiled = config["accelerate"] == "compile" and can_compile(device)
+    is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
+    torch.set_num_threads(1 if is_shared else num_threads)
+    return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
 
 
 def default_threads(env: VecEnv) -> int:
@@ -357,7 +374,7 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
         return None
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
-    network = state.accelerator.autocast(state.actor_critic)
+    network = state.accelerator.network(state.actor_critic)
     play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
     return lambda: play().summary()
 
@@ -376,7 +393,9 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         f"minibatches of {batch // minibatches:,}",
         "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
         "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
-        "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}, {accelerator.precision}",
+        "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}"
+        + (", each with its share of the batch" if accelerator.threads.count > 1 else "")
+        + f", {accelerator.precision}",
         **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
         "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
     }
@@ -400,10 +419,10 @@ def play(
         UserError: no checkpoint that can be read, or one that belongs to another network.
     """
     try:
+        config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
         content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
-        torch.set_num_threads(settings["num_threads"] or default_threads(env))
-        state = build_state(config | {"device": settings["device"]}, env, gamma=1.0)
+        state = build_state(config, env, gamma=1.0)
         state.load_state_dict(content["state"])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
@@ -414,7 +433,7 @@ def play(
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
         results[mode] = evaluate(
-            state.accelerator.autocast(state.actor_critic),
+            state.accelerator.network(state.actor_critic),
             state.obs_normalizer,
             env,
             seeds,

@@ -25,6 +25,9 @@ class VecEnv(Protocol):
     successor itself; the step after it ignores its action, pays nothing and returns the next episode's first
     observation: a dead step that the collector marks as not ``valid``.
 
+    One that never truncates may say so by ``truncates = False``: then nothing looks for truncated episodes at every
+    step, which on a GPU would mean to wait for it. One that lives on a device takes ``device`` in its constructor.
+
     Tensors that ``reset`` and ``step`` return may be overwritten by the next call: copy what is kept.
     """
 
@@ -48,6 +51,11 @@ class VecEnv(Protocol):
     def close(self) -> None:
         """Release windows, files and processes."""
         ...
+
+
+def may_truncate(env: VecEnv) -> bool:
+    """Whether episodes may be cut short: yes, unless the environment says ``truncates = False``."""
+    return bool(getattr(env, "truncates", True))
 
 
 def env_seeds(seed: int, num_envs: int, stream: int = 0) -> list[int]:

@@ -31,6 +31,9 @@ from ppo_cli.types import Distribution, Rollout
 BLOCK = 4
 """Environments that the matrix products take at a time."""
 
+WORTH_SHARING = 2048
+"""Samples from which their values are computed on several threads: waking one takes as long as some hundred of them."""
+
 NO_ROWS = np.zeros((0, 0, 0), np.float32)
 
 
@@ -127,11 +130,15 @@ class FusedCollector(Collector):
     def evaluate(self) -> None:
         """Values of all samples, each thread its share."""
         total = self.rows.value.size
-        self.workers.run(
-            lambda thread, threads: acting.evaluate(
-                self.actor, self.scratch[thread], self.rows, *share_blocks(total, TILE, thread, threads)
-            )
-        )
+
+        def work(thread: int, threads: int) -> None:
+            first, end = share_blocks(total, TILE, thread, threads)
+            acting.evaluate(self.actor, self.scratch[thread], self.rows, first, end)
+
+        if total < WORTH_SHARING:
+            work(0, 1)
+        else:
+            self.workers.run(work)
 
     def play(self, env: PlaysRollouts) -> Rollout:
         """A rollout in one call for each thread; a single one where running moments tie the environments together."""

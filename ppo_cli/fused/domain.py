@@ -33,7 +33,7 @@ def reason_against(actor_critic: nn.Module, env: VecEnv, accelerator: Accelerato
 
 def can_update(algorithm: Algorithm, optimizer: torch.optim.Optimizer) -> bool:
     """Whether the whole update is a kernel too."""
-    return type(algorithm) is PPO and type(optimizer) is torch.optim.AdamW
+    return type(algorithm) is PPO and isinstance(optimizer, torch.optim.AdamW)
 
 
 def marker(env: VecEnv, algorithm: Algorithm) -> Path:

@@ -144,13 +144,15 @@ class FusedPPO:
 
     @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
     def exchange(self, minibatch: int) -> Exchange:
-        """Room for the slices of a minibatch."""
-        slices = num_slices(len(self.network.parameters), minibatch)
+        """Room for the units of a minibatch."""
+        network = self.network
+        slices = num_slices(len(network.parameters), minibatch, network.is_shared)
+        units = slices if network.is_shared else 2 * slices
         return Exchange(
             barrier=self.barrier,
-            gradient=np.zeros((slices, len(self.network.parameters)), np.float32),
-            sums=np.zeros((slices, NUM_FIGURES)),
-            squares=np.zeros(slices),
+            gradient=np.zeros((slices, len(network.parameters)), np.float32),
+            sums=np.zeros((2, units, NUM_FIGURES)),
+            squares=np.zeros((2, units)),
         )
 
     def samples(self, rollout: Rollout) -> Samples:
@@ -219,6 +221,10 @@ def num_seen(report: NDArray[np.float64]) -> int:
     return int((~np.isnan(report[:, COUNT])).sum())
 
 
-def num_slices(num_parameters: int, minibatch: int) -> int:
-    """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows."""
-    return max(1, min(minibatch // TILE, MAX_SLICES, MAX_SLICED // num_parameters))
+def num_slices(num_parameters: int, minibatch: int, is_shared: bool) -> int:
+    """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows.
+
+    Separate networks are two units of work for each slice, so that half as many slices do.
+    """
+    tiles = minibatch // (TILE if is_shared else 2 * TILE)
+    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // num_parameters))

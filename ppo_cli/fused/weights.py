@@ -28,7 +28,10 @@ class FlatWeights:
     """The weights of ``actor_critic`` in one vector, whose layout is ``network``."""
 
     def __init__(self, actor_critic: MLP) -> None:
-        parameters = list(actor_critic.parameters())
+        is_shared = actor_critic.critic is actor_critic.actor
+        critic = [] if is_shared else [*actor_critic.critic.parameters(), *actor_critic.value_head.parameters()]
+        of_critic = {id(parameter) for parameter in critic}
+        parameters = [p for p in actor_critic.parameters() if id(p) not in of_critic] + critic
         flat = np.empty(sum(p.numel() for p in parameters), np.float32)
         self.offsets: dict[Tensor, int] = {}
         end = 0
@@ -36,13 +39,13 @@ class FlatWeights:
             self.offsets[parameter], end = end, end + parameter.numel()
             parameter.data = self.view(flat, parameter).copy_(parameter.data)
         head = actor_critic.policy_head
-        is_shared = actor_critic.critic is actor_critic.actor
         trunks = [actor_critic.actor] if is_shared else [actor_critic.actor, actor_critic.critic]
         hidden = [layer for trunk in trunks for layer in trunk if isinstance(layer, nn.Linear)]
         assert isinstance(head, GaussianHead | CategoricalHead)
         output = head.mean if isinstance(head, GaussianHead) else head.logits
         self.network = Network(
             parameters=flat,
+            critic=len(flat) - sum(p.numel() for p in critic),
             layers=np.array([self.layout(layer) for layer in [*hidden, output, actor_critic.value_head]], np.int64),
             depth=len(hidden) // len(trunks),
             is_shared=is_shared,

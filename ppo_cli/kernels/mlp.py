@@ -34,7 +34,8 @@ class Network(NamedTuple):
     layers, then the critic's (none where the trunk is shared), then the policy's head, then the value's.
     """
 
-    parameters: Floats  # [P]
+    parameters: Floats  # [P] the actor's first, then the critic's
+    critic: int  # where the critic's begin; P where the trunk is shared
     layers: NDArray[np.int64]  # [L, 4]
     depth: int
     is_shared: bool
@@ -108,14 +109,9 @@ def forward_value(network: Network, scratch: Scratch, n: int) -> None:
 
 
 @vectorized
-def forward(network: Network, scratch: Scratch, n: int) -> None:
-    """Fill ``hidden``, ``policy`` and ``value`` from ``x`` [O, n]."""
-    num_hidden = len(network.layers) - 2
-    forward_trunk(network, scratch, 0, n)
-    forward_layer(network, num_hidden, scratch.hidden[network.depth - 1], scratch.policy, n)
-    if not network.is_shared:
-        forward_trunk(network, scratch, num_hidden - network.depth, n)
-    forward_value(network, scratch, n)
+def forward_policy(network: Network, scratch: Scratch, n: int) -> None:
+    """Fill ``policy`` from the actor's last hidden layer."""
+    forward_layer(network, len(network.layers) - 2, scratch.hidden[network.depth - 1], scratch.policy, n)
 
 
 @vectorized
@@ -184,16 +180,21 @@ def backward_trunk(network: Network, scratch: Scratch, gradient: Floats, last: i
 
 
 @vectorized
-def backward(network: Network, scratch: Scratch, gradient: Floats, n: int) -> None:
-    """Add the gradient that ``d_policy`` and ``d_value`` cause to ``gradient`` [P]."""
+def backward(network: Network, scratch: Scratch, gradient: Floats, has_policy: bool, has_value: bool, n: int) -> None:
+    """Add the gradient that ``d_policy`` or ``d_value``, or both, cause to ``gradient`` [P].
+
+    With a shared trunk it is both; with separate ones each has its own.
+    """
     depth, num_hidden = network.depth, len(network.layers) - 2
     actor, critic, width = depth - 1, num_hidden - 1, network.layers[depth - 1, 3]
-    backward_layer(network, scratch, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
-    backward_layer(network, scratch, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
     _clear(scratch.delta[0], width, n)
-    pull_back(network, num_hidden, scratch.d_policy, scratch.delta[0], n)
-    if not network.is_shared:
-        backward_trunk(network, scratch, gradient, actor, 0, n)
-        _clear(scratch.delta[0], width, n)
-    pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
-    backward_trunk(network, scratch, gradient, critic, num_hidden - depth, n)
+    if has_policy:
+        backward_layer(network, scratch, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
+        pull_back(network, num_hidden, scratch.d_policy, scratch.delta[0], n)
+        if not network.is_shared:
+            backward_trunk(network, scratch, gradient, actor, 0, n)
+            _clear(scratch.delta[0], width, n)
+    if has_value:
+        backward_layer(network, scratch, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
+        pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
+        backward_trunk(network, scratch, gradient, critic, num_hidden - depth, n)

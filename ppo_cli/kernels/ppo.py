@@ -1,8 +1,10 @@
 """The update of `ppo_cli.algorithms.ppo` in one call: every epoch, minibatch, gradient and Adam step.
 
-Threads share each minibatch, which is cut into slices: a slice of the samples goes forward and backward into a gradient
-of its own, then a slice of the parameters sums these gradients in their order and takes the step. How many slices there
-are does not depend on the threads that work on them, so neither does the result.
+Threads share each minibatch, which is cut into units: a slice of the samples through the actor, or through the
+critic, forward and backward into a gradient of its slice; then a block of the actor's or the critic's parameters, which
+sums the slices' gradients in their order and takes the step. The units do not depend on the threads that work on them,
+so neither does the result. A thread keeps to its units: two of them are an actor's and a critic's, whose weights and
+gradients stay in their cores' caches.
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ from ppo_cli.kernels import policies
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, Scratch, backward, forward, load_sample
+from ppo_cli.kernels.mlp import (
+    GAUSSIAN,
+    TILE,
+    Network,
+    Scratch,
+    backward,
+    forward_policy,
+    forward_trunk,
+    forward_value,
+    load_sample,
+)
 from ppo_cli.kernels.policies import (
     BONUS,
     LOG_PROB,
@@ -31,6 +43,8 @@ from ppo_cli.kernels.threads import Barrier, meet, share
 
 POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_NORM, NUM_FIGURES = range(11)
 """Columns of the report, one row for each minibatch."""
+
+ACTOR, CRITIC, BOTH = 0, 1, 2
 
 COMPLETE, STOPPED, NOT_FINITE = 0, 1, 2
 """How an update ended: all steps taken, ended early by the KL, or refused because of a NaN or infinite gradient."""
@@ -83,12 +97,12 @@ class Adam(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What the threads leave for each other; S slices."""
+    """What the threads leave for each other; S slices, U units. Two copies: one is read while the next is written."""
 
     barrier: Barrier
     gradient: Floats  # [S, P] of each slice of the samples
-    sums: NDArray[np.float64]  # [S, NUM_FIGURES] of each slice of the samples
-    squares: NDArray[np.float64]  # [S] of each slice of the gradient
+    sums: NDArray[np.float64]  # [2, U, NUM_FIGURES] of each unit
+    squares: NDArray[np.float64]  # [2, U] of each block of the gradient
 
 
 @vectorized
@@ -134,8 +148,8 @@ def value_error(value: np.float32, old_value: np.float32, target: np.float32, cl
 
 
 @vectorized
-def loss_of_tile(
-    scratch: Scratch,
+def policy_loss_of_tile(
+    terms: Floats,
     samples: Samples,
     objective: Objective,
     sums: NDArray[np.float64],
@@ -144,42 +158,58 @@ def loss_of_tile(
     scale: np.float32,
     weight: np.float32,
 ) -> None:
-    """From ``value`` and the terms of the policy to ``d_value`` and the terms' slopes; ``weight`` is 1 / count."""
-    terms, d_value = scratch.terms, scratch.d_value[0]
-    policy_loss = value_loss = total_entropy = clipped = k1 = k3 = total_kl = ratio_max = _ZERO
+    """From the policy's terms to their slopes; ``weight`` is 1 / count."""
+    policy_loss = entropy = clipped = k1 = k3 = kl = ratio_max = _ZERO
     for i in range(len(index)):
         row = index[i]
         if not samples.valid[row]:
-            terms[SLOPE, i] = terms[BONUS, i] = d_value[i] = _ZERO
+            terms[SLOPE, i] = terms[BONUS, i] = _ZERO
             continue
         log_ratio = terms[LOG_PROB, i] - samples.log_prob[row]
         loss, slope, ratio, is_clipped = surrogate(log_ratio, (samples.advantage[row] - mean) * scale, objective)
-        error, value_slope = value_error(
-            scratch.value[0, i], samples.value[row], samples.value_target[row], objective.clip_value
-        )
         terms[SLOPE, i] = slope * weight
         terms[BONUS, i] = objective.entropy_coef * weight
-        d_value[i] = value_slope * objective.value_coef * weight
         policy_loss += loss
-        value_loss += error
-        total_entropy += terms[POLICY_ENTROPY, i]
+        entropy += terms[POLICY_ENTROPY, i]
         clipped += is_clipped
         k1 -= log_ratio
         k3 += ratio - _ONE - log_ratio
-        total_kl += terms[POLICY_KL, i]
+        kl += terms[POLICY_KL, i]
         ratio_max = max(ratio_max, ratio)
     sums[POLICY_LOSS] += policy_loss
-    sums[VALUE_LOSS] += value_loss
-    sums[ENTROPY] += total_entropy
+    sums[ENTROPY] += entropy
     sums[CLIPFRAC] += clipped
     sums[K1] += k1
     sums[K3] += k3
-    sums[KL] += total_kl
+    sums[KL] += kl
     sums[RATIO_MAX] = max(sums[RATIO_MAX], ratio_max)
 
 
 @vectorized
-def learn_tile(
+def value_loss_of_tile(
+    value: Floats,
+    d_value: Floats,
+    samples: Samples,
+    objective: Objective,
+    sums: NDArray[np.float64],
+    index: NDArray[np.int64],
+    weight: np.float32,
+) -> None:
+    """From values [n] to the loss's derivative by them."""
+    value_loss, factor = _ZERO, objective.value_coef * weight
+    for i in range(len(index)):
+        row = index[i]
+        if not samples.valid[row]:
+            d_value[i] = _ZERO
+            continue
+        error, slope = value_error(value[i], samples.value[row], samples.value_target[row], objective.clip_value)
+        d_value[i] = slope * factor
+        value_loss += error
+    sums[VALUE_LOSS] += value_loss
+
+
+@vectorized
+def learn_policy(
     network: Network,
     scratch: Scratch,
     samples: Samples,
@@ -191,23 +221,54 @@ def learn_tile(
     scale: np.float32,
     weight: np.float32,
 ) -> None:
-    """Add the gradient and the figures of the samples at ``index``, at most a tile of them."""
+    """From ``x`` to ``d_policy``."""
     n = len(index)
-    for i in range(n):
-        load_sample(scratch, i, samples.obs[index[i]])
-    forward(network, scratch, n)
+    forward_trunk(network, scratch, 0, n)
+    forward_policy(network, scratch, n)
     outputs, aside, terms, d_outputs = scratch.policy, scratch.aside, scratch.terms, scratch.d_policy
     if network.head == GAUSSIAN:
         log_std = network.parameters[network.log_std : network.log_std + len(outputs)]
         d_log_std = gradient[network.log_std : network.log_std + len(outputs)]
         gaussian_terms(outputs, log_std, aside, terms, samples.action, samples.policy, samples.log_std, index)
-        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        policy_loss_of_tile(terms, samples, objective, sums, index, mean, scale, weight)
         gaussian_slopes(log_std, aside, terms, d_outputs, d_log_std, n)
     else:
         categorical_terms(outputs, aside, d_outputs, terms, samples.choice, samples.policy, index)
-        loss_of_tile(scratch, samples, objective, sums, index, mean, scale, weight)
+        policy_loss_of_tile(terms, samples, objective, sums, index, mean, scale, weight)
         categorical_slopes(aside, d_outputs, terms, samples.choice, index)
-    backward(network, scratch, gradient, n)
+
+
+@vectorized
+def learn_slice(
+    network: Network,
+    scratch: Scratch,
+    samples: Samples,
+    objective: Objective,
+    gradient: Floats,
+    sums: NDArray[np.float64],
+    order: NDArray[np.int64],
+    unit: int,
+    mean: np.float32,
+    scale: np.float32,
+    weight: np.float32,
+) -> None:
+    """Gradient and figures of the samples at ``order``, tile by tile; ``unit`` says of which network."""
+    has_policy, has_value = unit != CRITIC, unit != ACTOR
+    gradient[network.critic if unit == CRITIC else 0 : network.critic if unit == ACTOR else len(gradient)] = _ZERO
+    sums[:] = 0.0
+    for start in range(0, len(order), TILE):
+        index = order[start : start + TILE]
+        n = len(index)
+        for i in range(n):
+            load_sample(scratch, i, samples.obs[index[i]])
+        if has_policy:
+            learn_policy(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
+        if has_value:
+            if not network.is_shared:
+                forward_trunk(network, scratch, network.depth, n)
+            forward_value(network, scratch, n)
+            value_loss_of_tile(scratch.value[0], scratch.d_value[0], samples, objective, sums, index, weight)
+        backward(network, scratch, gradient, has_policy, has_value, n)
 
 
 @vectorized
@@ -229,27 +290,6 @@ def adam_step(adam: Adam, parameters: Floats, gradient: Floats, first: int, end:
 
 
 @vectorized
-def learn_slice(
-    network: Network,
-    scratch: Scratch,
-    samples: Samples,
-    objective: Objective,
-    gradient: Floats,
-    sums: NDArray[np.float64],
-    order: NDArray[np.int64],
-    mean: np.float32,
-    scale: np.float32,
-    weight: np.float32,
-) -> None:
-    """Gradient and figures of the samples at ``order``, tile by tile."""
-    gradient[:] = _ZERO
-    sums[:] = 0.0
-    for start in range(0, len(order), TILE):
-        index = order[start : start + TILE]
-        learn_tile(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
-
-
-@vectorized
 def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN401 (a float)
     """Leave the sum over all slices in gradient[0, first:end]; the sum of its squares."""
     total = gradient[0, first:end]
@@ -268,15 +308,27 @@ def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN40
 
 
 @vectorized
-def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: int) -> None:
-    """Fill a row of the report from the slices' ``sums``."""
+def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: int, norm: float) -> None:
+    """Fill a row of the report from the units' ``sums`` [U, NUM_FIGURES]."""
     for figure in range(NUM_FIGURES):
         total = sums[0, figure]
-        for s in range(1, len(sums)):
-            total = max(total, sums[s, figure]) if figure == RATIO_MAX else total + sums[s, figure]
+        for u in range(1, len(sums)):
+            total = max(total, sums[u, figure]) if figure == RATIO_MAX else total + sums[u, figure]
         report[figure] = total
     report[COUNT] = count
-    report[GRAD_NORM] = np.nan
+    report[GRAD_NORM] = norm
+
+
+@vectorized
+def block_of(network: Network, u: int, slices: int) -> Any:  # noqa: ANN401 (two integers)
+    """The parameters of unit ``u``: one of ``slices`` blocks of its network's."""
+    num_parameters = len(network.parameters)
+    if network.is_shared:
+        return share(num_parameters, u, slices)
+    if u < slices:
+        return share(network.critic, u, slices)
+    first, end = share(num_parameters - network.critic, u - slices, slices)
+    return network.critic + first, network.critic + end
 
 
 @vectorized
@@ -299,49 +351,47 @@ def update(
     ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
     alone. Returns how the update ended, the same for all threads.
     """
-    slices, barrier, num_parameters = len(exchange.squares), exchange.barrier, len(network.parameters)
+    slices, units, barrier = len(exchange.gradient), exchange.squares.shape[1], exchange.barrier
+    first_unit, end_unit = share(units, thread, num_threads)
     step, row = adam.steps_taken, 0
     for epoch in range(len(order)):
         for start in range(0, order.shape[1], minibatch):
             end = min(start + minibatch, order.shape[1])
+            sums, squares = exchange.sums[row % 2], exchange.squares[row % 2]
             mean, scale, count = advantage_scale(samples, order[epoch], start, end)
             if not objective.standardizes:
                 mean, scale = _ZERO, _ONE
             weight = np.float32(1.0 / max(count, 1))
-            for s in range(thread, slices, num_threads):
-                first, last = share(end - start, s, slices)
-                gradient, sums, mine = (
-                    exchange.gradient[s],
-                    exchange.sums[s],
-                    order[epoch, start + first : start + last],
-                )
-                learn_slice(network, scratch, samples, objective, gradient, sums, mine, mean, scale, weight)
+            for u in range(first_unit, end_unit):
+                unit = BOTH if network.is_shared else (ACTOR if u < slices else CRITIC)
+                first, last = share(end - start, u % slices, slices)
+                gradient, mine = exchange.gradient[u % slices], order[epoch, start + first : start + last]
+                learn_slice(network, scratch, samples, objective, gradient, sums[u], mine, unit, mean, scale, weight)
+            if slices > 1:
+                meet(barrier, num_threads)  # a block's gradient comes from all slices
+            for u in range(first_unit, end_unit):
+                first, last = block_of(network, u, slices)
+                squares[u] = sum_gradients(exchange.gradient, first, last)
             meet(barrier, num_threads)
 
-            if thread == 0:
-                write_report(report[row], exchange.sums, count)
             kl, norm = 0.0, 0.0
-            for s in range(slices):
-                kl += exchange.sums[s, K3]
-            if kl * weight > objective.stop_at_kl:
-                return STOPPED
-            for s in range(thread, slices, num_threads):
-                first, last = share(num_parameters, s, slices)
-                exchange.squares[s] = sum_gradients(exchange.gradient, first, last)
-            meet(barrier, num_threads)
-
-            for s in range(slices):
-                norm += exchange.squares[s]
+            for u in range(units):
+                kl += sums[u, K3]
+                norm += squares[u]
             norm = math.sqrt(norm)
+            stops = kl * weight > objective.stop_at_kl
             if thread == 0:
-                report[row, GRAD_NORM] = norm
+                write_report(report[row], sums, count, np.nan if stops else norm)
+            if stops:
+                return STOPPED
             if not math.isfinite(norm):
                 return NOT_FINITE
             step += 1
             factor = min(1.0, adam.max_grad_norm / (norm + 1e-6))
-            for s in range(thread, slices, num_threads):
-                first, last = share(num_parameters, s, slices)
+            for u in range(first_unit, end_unit):
+                first, last = block_of(network, u, slices)
                 adam_step(adam, network.parameters, exchange.gradient[0], first, last, step, factor)
             row += 1
-            meet(barrier, num_threads)
+            if slices > 1:
+                meet(barrier, num_threads)  # with one slice nobody else reads these parameters
     return COMPLETE

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
+from ppo_cli.networks.convolution import Convolution
 from ppo_cli.networks.symmetric import NUM_SYMMETRIES, SymmetricConv
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Distribution, Obs
@@ -72,7 +73,7 @@ class Board(nn.Module):
             if symmetric:
                 layers.append(SymmetricConv(inputs, channels, HIDDEN_GAIN, lifts=number == 0))
             else:
-                layers.append(orthogonal(nn.Conv2d(inputs, channels, 3, padding=1), HIDDEN_GAIN))
+                layers.append(orthogonal(Convolution(inputs, channels, 3, padding=1), HIDDEN_GAIN))
         self.convolutions = nn.ModuleList(layers)
         features = channels // self.channels_of_orbit
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)

@@ -11,7 +11,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from ppo_cli.networks.convolution import convolve
 
 NUM_SYMMETRIES = 8
 KERNEL_CELLS = 9  # 3x3
@@ -55,7 +56,7 @@ class SymmetricConv(nn.Module):
         """Expand the weights and convolve."""
         assert isinstance(self.copies, Tensor)
         weight = self.weight[:, self.copies].view(self.shape).contiguous(memory_format=torch.channels_last)
-        return functional.conv2d(x, weight, self.bias.repeat_interleave(NUM_SYMMETRIES), padding=1)
+        return convolve(x, weight, self.bias.repeat_interleave(NUM_SYMMETRIES))
 
 
 def lifted(inputs: int) -> Tensor:

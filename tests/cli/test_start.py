@@ -68,3 +68,25 @@ def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     line = f"{sys.executable} -m ppo_cli train --help | head -n 1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+FIRST_UPDATE = """
+import json, sys
+from pathlib import Path
+from ppo_cli.cli.train import trainer_of
+sizes = ["num_envs=16", "rollout_length=2", "num_minibatches=1", "num_epochs=1", "num_threads=2"]
+trainer_of(["env=minesweeper", *sizes, "quiet=true"], Path("run")).train_once()
+print(json.dumps(sorted(name for name in {dear!r} if name in sys.modules)))
+"""
+
+DEAR = (
+    "torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "tensorboard.program", "tensorflow", "sympy",
+    "scipy.sparse", "pandas", "matplotlib", "stable_baselines3",
+)  # fmt: skip
+"""Each takes a tenth of a second or more to import, and a run of Minesweeper needs none of them."""
+
+
+def test_the_first_update_is_reached_without_dear_imports(tmp_path: Path) -> None:
+    script = FIRST_UPDATE.format(dear=DEAR)
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []

@@ -173,7 +173,7 @@ def test_hitting_a_mine_loses_and_shows_that_mine_only() -> None:
     assert env.episode_metrics()["minesweeper/revealed"].tolist() == pytest.approx([1 / 7])
 
 
-@pytest.mark.parametrize("backend", ["numba", "reference"])
+@pytest.mark.parametrize("backend", ["numba", "reference", "torch"])
 def test_the_next_game_begins_in_the_step_that_ends_the_last(backend: Any) -> None:
     env = MinesweeperVecEnv(32, backend=backend)
     env.reset(range(32))
@@ -318,7 +318,7 @@ def test_mines_are_unknown_to_everybody_before_the_first_click() -> None:
         ({"mines": 0}, "mines must be at least 1, got 0"),
         ({"shaping": -1.0}, "shaping must be at least 0, got -1.0"),
         ({"reward": "cells"}, "reward must be one of progress, win, got 'cells'"),
-        ({"backend": "cuda"}, "backend must be one of auto, numba, reference, got 'cuda'"),
+        ({"backend": "cuda"}, "backend must be one of auto, numba, reference, torch, got 'cuda'"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
     ],
 )

@@ -12,7 +12,17 @@ from torch import Tensor
 from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.kernels.acting import transpose
-from ppo_cli.kernels.mlp import TILE, Network, Scratch, backward, forward, new_scratch, values
+from ppo_cli.kernels.mlp import (
+    TILE,
+    Network,
+    Scratch,
+    backward,
+    forward_policy,
+    forward_trunk,
+    forward_value,
+    new_scratch,
+    values,
+)
 from ppo_cli.networks.base import GaussianHead
 from ppo_cli.networks.mlp import MLP
 
@@ -31,6 +41,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "shared, one layer": {"hidden": (5,), "shared": True},
     "shared, deep relu": {"hidden": (6, 11, 9), "activation": "relu", "shared": True},
 }
+
+
+def forward(network: Network, scratch: Scratch, n: int) -> None:
+    """Both networks over the tile in ``scratch.x``."""
+    forward_trunk(network, scratch, 0, n)
+    if not network.is_shared:
+        forward_trunk(network, scratch, network.depth, n)
+    forward_policy(network, scratch, n)
+    forward_value(network, scratch, n)
 
 
 def made(name: str, actions: spaces.Space[Any]) -> tuple[MLP, FlatWeights]:
@@ -87,14 +106,15 @@ def test_values_fill_their_range_tile_by_tile_and_nothing_else(name: str, first:
     torch.testing.assert_close(torch.from_numpy(out), expected, rtol=1e-5, atol=3e-6)
 
 
-def exact_gradient(module: MLP, obs: Tensor, d_policy: Tensor, d_value: Tensor) -> NDArray[np.float64]:
+def exact_gradient(
+    module: MLP, obs: Tensor, d_policy: Tensor, d_value: Tensor, order: list[Tensor]
+) -> NDArray[np.float64]:
     """Autograd's in float64, flattened [P]; the log standard deviations have none here."""
     module = module.double()
     head = module.policy_head.mean if isinstance(module.policy_head, GaussianHead) else module.policy_head.logits
     actor, critic = module.actor(obs.double()), module.critic(obs.double())
     loss = (head(actor) * d_policy).sum() + (module.value_head(critic)[:, 0] * d_value).sum()
-    parameters = list(module.parameters())
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(loss, order, allow_unused=True, materialize_grads=True)
     return torch.cat([gradient.flatten() for gradient in gradients]).numpy()
 
 
@@ -109,8 +129,8 @@ def test_backward_adds_the_gradient_that_autograd_has_in_float64(name: str, acti
     forward(weights.network, scratch, n)
     scratch.d_policy[:, :n], scratch.d_value[0, :n] = d_policy.numpy().T, d_value.numpy()
     gradient = np.full_like(weights.network.parameters, 0.5)
-    backward(weights.network, scratch, gradient, n)
-    exact = exact_gradient(module, obs, d_policy, d_value)
+    backward(weights.network, scratch, gradient, True, True, n)
+    exact = exact_gradient(module, obs, d_policy, d_value, list(weights.offsets))
     assert np.abs(gradient - 0.5 - exact).max() <= 3e-6 * max(1.0, np.abs(exact).max())
 
 

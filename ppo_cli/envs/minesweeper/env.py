@@ -1,4 +1,4 @@
-"""Minesweeper for the trainer: N boards in one call, tensors that share their memory with the arrays of the game.
+"""Minesweeper for the trainer: N boards in one call, tensors that share their memory with the games, on any device.
 
 Observation: ``board`` int8 [N, H, W] (-1 hidden, 0 to 8 mines around, -2 the mine that was hit) and ``legal`` bool
 [N, H * W], True where the cell is hidden. Action: a cell, row * W + column. The hidden mines are in neither.
@@ -7,7 +7,7 @@ Observation: ``board`` int8 [N, H, W] (-1 hidden, 0 to 8 mines around, -2 the mi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.minesweeper.kernels_torch import TorchMinefield
 from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
-from ppo_cli.envs.minesweeper.minefield import Backend, Minefield, Reward
+from ppo_cli.envs.minesweeper.minefield import Minefield, Reward
 from ppo_cli.envs.minesweeper.render import render_grid
+from ppo_cli.envs.minesweeper.tensors import BoardTensors
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
+
+Backend = Literal["auto", "numba", "reference", "torch"]
 
 NUM_PICTURED = 8
 
@@ -32,6 +36,7 @@ class MinesweeperVecEnv:
     """
 
     autoreset: Autoreset = "same_step"
+    truncates = False
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class MinesweeperVecEnv:
         reward: Reward = "progress",
         shaping: Annotated[float, Range(at_least=0)] = 1.0,
         backend: Backend = "auto",
+        device: torch.device | str = "cpu",
     ) -> None:
         """Allocate the boards; `reset` begins the games.
 
@@ -56,7 +62,9 @@ class MinesweeperVecEnv:
             reward: win: 1 for a cleared board, else 0. progress: the same plus the change of a potential, the share of
                 safe cells that are shown (0 when the game is over); the best policy stays the same for gamma = 1.
             shaping: Weight of that potential; read with reward=progress only.
-            backend: numba (compiled), reference (slow, to be read), or auto: numba where it is installed.
+            backend: numba (compiled), reference (slow, to be read), torch (on the run's device, without copies to the
+                host), or auto: torch on a GPU, else numba where it is installed.
+            device: Where the torch backend plays; the others play on the CPU.
 
         Raises:
             ValueError: naming the setting, what was expected and what was given.
@@ -68,19 +76,28 @@ class MinesweeperVecEnv:
             board=spaces.Box(-2, 8, self.rules.shape, np.int8), legal=spaces.MultiBinary(height * width)
         )
         self.single_action_space: spaces.Space[Any] = spaces.Discrete(height * width)
-        self._field = Minefield(num_envs, self.rules, reward, shaping, backend)
+        self._device = torch.device(device)
+        weight = shaping if reward == "progress" else 0.0
+        self._field: Minefield | TorchMinefield
+        if backend == "torch" or (backend == "auto" and self._device.type == "cuda"):
+            self._field = TorchMinefield(num_envs, self.rules, weight, self._device)
+            self._boards = self._field.boards
+        else:
+            self._field = Minefield(num_envs, self.rules, reward, shaping, backend)
+            self._boards = BoardTensors.sharing(self._field.boards)
+            self._device = torch.device("cpu")
 
-        boards = self._field.boards
+        boards = self._boards
         self._answer = Step(
             obs=self._obs(boards.board, boards.legal),
-            reward=torch.from_numpy(boards.reward),
-            terminated=torch.from_numpy(boards.terminated),
-            truncated=torch.zeros(num_envs, dtype=torch.bool),
+            reward=boards.reward,
+            terminated=boards.terminated,
+            truncated=torch.zeros_like(boards.terminated),
             final_obs=self._obs(boards.final_board, boards.final_legal),
         )
         self._metrics = {
-            "minesweeper/win_rate": torch.from_numpy(boards.won),
-            "minesweeper/revealed": torch.from_numpy(boards.revealed),
+            "minesweeper/win_rate": boards.won,
+            "minesweeper/revealed": boards.revealed,
         }
 
     @property
@@ -97,9 +114,10 @@ class MinesweeperVecEnv:
         """Click one cell on each board; ``action`` [N] int64. The tensors are overwritten by the next call.
 
         Raises:
-            ValueError: on another shape, or on an action that is no cell of the board.
+            ValueError: on another shape, or on an action that is no cell of the board; the torch backend does not look
+                for the latter, which would mean to wait for the device: such an action clicks nothing.
         """
-        self._field.step(action.cpu().numpy())
+        self._field.step(action.to(self._device))
         return self._answer
 
     def episode_metrics(self) -> dict[str, Tensor]:
@@ -111,34 +129,27 @@ class MinesweeperVecEnv:
         final_obs = self._answer.final_obs
         assert isinstance(final_obs, dict)
         finished = final_obs["board"][self._answer.terminated][:NUM_PICTURED]
-        return render_grid(finished.numpy(), columns=min(len(finished), 4)) if len(finished) else None
+        return render_grid(finished.cpu().numpy(), columns=min(len(finished), 4)) if len(finished) else None
 
     def mines(self) -> Tensor:
         """The hidden mines [N, H, W] bool, all False before a game's first click. For tests and labels only."""
-        return torch.from_numpy(self._field.mines()).view(self.num_envs, *self.rules.shape)
+        laid = self._boards.mines & self._boards.placed[:, None]
+        return laid.view(self.num_envs, *self.rules.shape)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the future depends on, as copies."""
-        return {
-            name: torch.from_numpy(array.view(np.int64) if array.dtype == np.uint64 else array)
-            for name, array in self._field.state().items()
-        }
+        return self._boards.state()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state_dict`, bit for bit; the current observation is then `obs`.
+        """Continue from `state_dict`, bit for bit, whichever backend saved it; the current observation is then `obs`.
 
         Raises:
             ValueError: where the state belongs to another number of boards or another size.
         """
-        arrays = {name: tensor.cpu().numpy() for name, tensor in state.items()}
-        unsigned = {name: arrays[name].view(np.uint64) for name in ("seed", "episode")}
-        self._field.restore(arrays | unsigned)
+        self._boards.restore(state)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _obs(self, board: NDArray[np.int8], legal: NDArray[np.bool_]) -> dict[str, Tensor]:
-        return {
-            "board": torch.from_numpy(board).view(self.num_envs, *self.rules.shape),
-            "legal": torch.from_numpy(legal),
-        }
+    def _obs(self, board: Tensor, legal: Tensor) -> dict[str, Tensor]:
+        return {"board": board.view(self.num_envs, *self.rules.shape), "legal": legal}

@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +17,6 @@ from ppo_cli.envs.minesweeper.rules import HIDDEN, Boards
 
 Backend = Literal["auto", "numba", "reference"]
 Reward = Literal["progress", "win"]
-
-STATE = ("seed", "episode", "placed", "mines", "board")
-"""The arrays of `Boards` that the future depends on; the others follow from them."""
 
 
 class Minefield:
@@ -43,7 +40,7 @@ class Minefield:
             backend: ``numba``, ``reference`` (slow, to be read), or ``auto``: Numba where it is installed.
         """
         self.rules = rules
-        self.boards = _new_boards(num_games, rules.num_cells)
+        self.boards = new_boards(num_games, rules.num_cells)
         self._click = _step_function(rules, shaping if reward == "progress" else 0.0, backend)
 
     def start(self, seeds: Iterable[int]) -> None:
@@ -52,12 +49,7 @@ class Minefield:
         Raises:
             ValueError: unless there is one seed per game, each in [0, 2**64).
         """
-        words = list(seeds)
-        if len(words) != len(self.boards.seed):
-            raise ValueError(f"expected one seed for each of {len(self.boards.seed)} games, got {len(words)}")
-        if not all(0 <= word < 2**64 for word in words):
-            raise ValueError(f"seeds must lie in [0, 2**64), got {next(w for w in words if not 0 <= w < 2**64)}")
-        self.boards.seed[:] = np.array(words, np.uint64)
+        self.boards.seed[:] = seed_words(seeds, len(self.boards.seed))
         self.boards.episode[:] = 0
         self._clear()
 
@@ -101,29 +93,6 @@ class Minefield:
         """The hidden layouts [N, A]: for tests and labels, never for a player. Empty before the first click."""
         return self.boards.mines & self.boards.placed[:, None]
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Copies of all that the future depends on."""
-        return {name: getattr(self.boards, name).copy() for name in STATE}
-
-    def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Continue from what `state` returned, bit for bit.
-
-        Raises:
-            ValueError: where the arrays belong to another number of games or another board.
-        """
-        boards = self.boards
-        for name in STATE:
-            expected, given = getattr(boards, name).shape, state[name].shape
-            if given != expected:
-                raise ValueError(f"the saved {name} has shape {given}, this environment needs {expected}")
-        for name in STATE:
-            getattr(boards, name)[:] = state[name]
-        boards.num_shown[:] = (boards.board >= 0).sum(axis=1)
-        boards.legal[:] = boards.board == HIDDEN
-        boards.final_board[:] = boards.board
-        boards.final_legal[:] = boards.legal
-        boards.terminated[:] = False
-
     def _clear(self) -> None:
         reference.clear(self.boards, slice(None))
         self.boards.final_board[:] = HIDDEN
@@ -131,7 +100,22 @@ class Minefield:
         self.boards.terminated[:] = False
 
 
-def _new_boards(num_games: int, num_cells: int) -> Boards:
+def seed_words(seeds: Iterable[int], num_games: int) -> NDArray[np.uint64]:
+    """``seeds`` as 64-bit words, [N].
+
+    Raises:
+        ValueError: unless there is one seed per game, each in [0, 2**64).
+    """
+    words = list(seeds)
+    if len(words) != num_games:
+        raise ValueError(f"expected one seed for each of {num_games} games, got {len(words)}")
+    if not all(0 <= word < 2**64 for word in words):
+        raise ValueError(f"seeds must lie in [0, 2**64), got {next(w for w in words if not 0 <= w < 2**64)}")
+    return np.array(words, np.uint64)
+
+
+def new_boards(num_games: int, num_cells: int) -> Boards:
+    """The arrays of N games of A cells that have not begun."""
     games, cells = (num_games,), (num_games, num_cells)
     return Boards(
         seed=np.zeros(games, np.uint64),

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ppo_cli.cli import build
+
+MINESWEEPER = {"name": "minesweeper", "_target_": "ppo_cli.envs.minesweeper.env.MinesweeperVecEnv"}
+CARTPOLE = {
+    "name": "cartpole",
+    "_target_": "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv",
+    "id": "CartPole-v1",
+}
+
+
+def first_obs(env: dict[str, Any]) -> Tensor:
+    built = build.build_env({"env": env, "device": "cpu"}, 2)
+    obs = built.reset([1, 2])
+    return obs["board"] if isinstance(obs, dict) else obs
+
+
+def test_an_environment_that_can_live_on_a_device_gets_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "chosen_device", lambda config: torch.device("meta"))
+    assert first_obs(MINESWEEPER | {"backend": "torch"}).device.type == "meta"
+    assert first_obs(MINESWEEPER | {"backend": "numba"}).device.type == "cpu"
+    assert first_obs(CARTPOLE).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("wish", "has_gpu", "chosen"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_auto_is_a_gpu_where_there_is_one(
+    wish: str, has_gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert build.chosen_device({"device": wish}).type == chosen
