@@ -200,7 +200,8 @@ class Trainer:
         """The one with the best return, if any."""
         if self.best is None:
             return None
-        return checkpoint.checkpoint_path(self.run_dir / CHECKPOINT_FOLDER, self.best.env_steps)
+        path = checkpoint.checkpoint_path(self.run_dir / CHECKPOINT_FOLDER, self.best.env_steps)
+        return path if path.exists() else None
 
     def take_up(self, content: dict[str, Any]) -> None:
         """Count on from a checkpoint, whose learner and episodes `restore` has put back."""

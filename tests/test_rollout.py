@@ -209,7 +209,7 @@ def test_a_whole_rollout_waits_as_often_however_long_it_is() -> None:
             collector.collect()
         waits_of[rollout_length] = waits.found
     assert waits_of[4] == waits_of[16]
-    assert 0 < len(waits_of[4]) <= 4  # the return, the length and two figures of the episodes that ended
+    assert 0 < len(waits_of[4]) <= 5  # return, length, two figures of the episodes that ended; is all of it finite?
 
 
 def test_an_environment_that_may_truncate_is_watched_at_every_step() -> None:

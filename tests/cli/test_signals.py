@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from ppo_cli import checkpoint
 from tests.cli.forked import Case, run_cases
+from tests.runs import metrics
 
 PHASES = ["rollout", "update", "evaluation", "save"]
 WORDS = [
@@ -19,12 +19,6 @@ WORDS = [
     "num_threads=1", "accelerate=eager", "quiet=true", "run_name=run",
 ]  # fmt: skip
 RUN = "outputs/CartPole-v1/ppo/run"
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time/", "wall_time", "charts/SPS")
-    return [{tag: value for tag, value in row.items() if not tag.startswith(clock)} for row in rows]
 
 
 def of_all(*, slow_but: signal.Signals) -> list[Any]:
