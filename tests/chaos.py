@@ -102,7 +102,7 @@ def survive(folder: Path, words: list[str], rng: random.Random, counts: Counter[
             assert code == 0, (code, (folder / "err").read_text())
             return
         counts["kills"] += 1
-        counts["inside a save"] += any((run / "checkpoints").glob(".*.tmp"))
+        counts["inside a save"] += any((run / "checkpoints").glob(f".*.{child}.tmp"))
         counts["before the first checkpoint"] += not checkpoint.list_checkpoints(run / "checkpoints")
 
 
