@@ -200,10 +200,11 @@ def test_the_number_of_threads_changes_no_bit(env: str, num_envs: int, normalize
 
 
 def test_a_minibatch_of_the_test_above_is_cut_into_slices() -> None:
-    assert num_slices(2000, 64 * 64 // 3) == 16
-    assert num_slices(2000, 2 * TILE + 1) == 2
-    assert num_slices(2000, TILE - 1) == 1
-    assert num_slices(10**7, 10**6) == 1
+    assert num_slices(2000, 64 * 64 // 3, is_shared=True) == 16
+    assert num_slices(2000, 64 * 64 // 3, is_shared=False) == 10
+    assert num_slices(2000, 2 * TILE + 1, is_shared=True) == 2
+    assert num_slices(2000, TILE - 1, is_shared=True) == 1
+    assert num_slices(10**7, 10**6, is_shared=False) == 1
 
 
 def test_the_number_of_threads_follows_the_clock_and_changes_no_bit() -> None:
