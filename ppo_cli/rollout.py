@@ -104,9 +104,13 @@ class Collector:
         done = storage.terminated[t] | storage.truncated[t]
         self.count_episodes(storage, t, done)
         if self.repairs_cuts and (cut := storage.truncated[t] & ~storage.terminated[t]).any():
-            rows = cut.nonzero().squeeze(-1)
-            self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
+            self.keep_final_obs(t, step, cut)
         self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
+
+    def keep_final_obs(self, t: int, step: Step, cut: Tensor) -> None:
+        """Remember what the episodes that were ``cut`` [N] at step t ended on."""
+        rows = cut.nonzero().squeeze(-1)
+        self.final_obs.append((t, rows, take_rows(step.final_obs, rows, self.device)))
 
     def note_raw_obs(self) -> None:
         """One environment's NaN makes the running moments NaN, and with them everyone's observation."""
@@ -169,12 +173,16 @@ class Collector:
         self.episode_return += torch.where(valid, storage.reward[t], 0.0)
         self.episode_length += valid
         figures = {"return": self.episode_return, "length": self.episode_length, **self.env.episode_metrics()}
+        self.keep_figures(t, figures)
+        self.episode_return.masked_fill_(done, 0.0)
+        self.episode_length.masked_fill_(done, 0.0)
+
+    def keep_figures(self, t: int, figures: dict[str, Tensor]) -> None:
+        """How the episodes stand after step t, by tag, each [N]."""
         for tag, figure in figures.items():
             if tag not in self.figures:
                 self.figures[tag] = figure.new_zeros((self.rollout_length, *figure.shape))
             self.figures[tag][t] = figure
-        self.episode_return.masked_fill_(done, 0.0)
-        self.episode_length.masked_fill_(done, 0.0)
 
     def report_episodes(self, done: Tensor) -> None:
         """Tell the window about the episodes that ended where ``done`` [T, N], in the order they did."""

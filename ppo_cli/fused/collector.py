@@ -26,7 +26,7 @@ from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Distribution, Rollout
+from ppo_cli.types import Distribution, Rollout, Step
 
 BLOCK = 4
 """Environments that the matrix products take at a time."""
@@ -75,7 +75,9 @@ class FusedCollector(Collector):
         assert isinstance(self.raw_obs, Tensor)
         storage = self.storage = self.allocate(self.raw_obs.float(), action, torch.zeros(env.num_envs), self.policy)
         storage.valid.fill_(True)
-        self.rows, self.outcome = rows_of(storage), outcome_of(storage)
+        self.rows, self.outcome, self.valid = rows_of(storage), outcome_of(storage), storage.valid.numpy()
+        episode_return = torch.from_numpy(self.outcome.episode_return)
+        self.figures = {"return": episode_return, "length": torch.from_numpy(self.outcome.episode_length)}
         network, size = weights.network, self.rows.obs.shape[2] if state.obs_normalizer.enabled else 0
         width = int(network.layers[:-2, 3].max())
         self.scratch = [new_scratch(network) for _ in range(workers.num_threads)]
@@ -118,8 +120,29 @@ class FusedCollector(Collector):
         assert isinstance(self.raw_obs, Tensor)
         self.note_raw_obs()
         raw_obs = self.raw_obs.float().view(self.env.num_envs, -1).numpy()
-        acting.act(self.actor, self.rows, raw_obs, (~self.dead).numpy(), t)
+        acting.act(self.actor, self.rows, raw_obs, self.dead.numpy(), t)
         return self.storage.action[t]
+
+    def record(self, t: int, step: Step) -> None:
+        """As ``Collector.record``."""
+        assert self.storage is not None
+        is_cut = acting.record(
+            self.outcome,
+            self.valid,
+            t,
+            step.reward.numpy(),
+            step.terminated.numpy(),
+            step.truncated.numpy(),
+            self.dead.numpy(),
+            self.episode_return.numpy(),
+            self.episode_length.numpy(),
+            self.env.autoreset == "next_step",
+        )
+        self.raw_obs = self.to_device(step.obs)
+        if figures := self.env.episode_metrics():
+            self.keep_figures(t, figures)
+        if is_cut and self.repairs_cuts:
+            self.keep_final_obs(t, step, self.storage.truncated[t] & ~self.storage.terminated[t])
 
     def value_successors(self, storage: Rollout) -> None:
         """As ``Collector.value_successors``, with the values of the rollout itself, which acting left out."""
@@ -151,10 +174,7 @@ class FusedCollector(Collector):
         self.raw_obs = env.obs
         acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_obs.numpy())
         self.require_finite()
-        done = self.outcome.terminated | self.outcome.truncated
-        self.episodes.add(
-            torch.from_numpy(self.outcome.episode_return[done]), torch.from_numpy(self.outcome.episode_length[done])
-        )
+        self.report_episodes(storage.done)
         if self.state.reward_normalizer.enabled:
             normalize = self.state.reward_normalizer
             storage.reward.copy_(normalize(storage.reward, storage.done, storage.valid))

@@ -188,10 +188,10 @@ def _draw_gaussian(actor: Actor, rows: Rows, t: int, n: int) -> None:
 
 
 @vectorized
-def act(actor: Actor, rows: Rows, raw_obs: Floats, valid: Flags, t: int) -> None:
-    """Row t for all environments: learn the moments from ``raw_obs`` [N, O] where ``valid``, normalize, choose."""
+def act(actor: Actor, rows: Rows, raw_obs: Floats, dead: Flags, t: int) -> None:
+    """Row t for all environments: learn the moments from ``raw_obs`` [N, O] unless ``dead``, normalize, choose."""
     if len(actor.moments.mean):
-        learn_moments(actor.moments, raw_obs, valid)
+        learn_moments(actor.moments, raw_obs, ~dead)
     normalize(actor.moments, raw_obs, rows.obs[t])
     choose(actor, rows, t, 0, len(raw_obs))
 
@@ -206,6 +206,42 @@ class Outcome(NamedTuple):
     final_obs: Floats  # [T, N, O] what a truncated episode ended on, not normalized; elsewhere old
     episode_return: Floats  # [T, N] of the episode that ended here; elsewhere old
     episode_length: Floats  # [T, N]
+
+
+@compiled
+def record(
+    outcome: Outcome,
+    valid: Flags,
+    t: int,
+    reward: Floats,
+    terminated: Flags,
+    truncated: Flags,
+    dead: Flags,
+    returns: Floats,
+    lengths: Floats,
+    dies: bool,
+) -> bool:
+    """Row t from what the environments answered, all [N] but ``valid`` [T, N]; whether an episode was cut off.
+
+    Moves the figures of the episodes under way; ``dead`` becomes the environments whose next step is a dead one, which
+    are those whose episode ended where the environment ``dies`` of it.
+    """
+    is_cut = False
+    for n in range(len(reward)):
+        lives = not dead[n]
+        ended, stopped = terminated[n] and lives, truncated[n] and lives
+        valid[t, n], outcome.reward[t, n] = lives, reward[n]
+        outcome.terminated[t, n], outcome.truncated[t, n] = ended, stopped
+        if lives:
+            returns[n] += reward[n]
+            lengths[n] += np.float32(1.0)
+        outcome.episode_return[t, n], outcome.episode_length[t, n] = returns[n], lengths[n]
+        is_cut = is_cut or (stopped and not ended)
+        done = ended or stopped
+        if done:
+            returns[n] = lengths[n] = _ZERO
+        dead[n] = done and dies
+    return is_cut
 
 
 @vectorized
