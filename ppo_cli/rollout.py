@@ -127,11 +127,11 @@ class Collector:
         if (storage := self.storage) is None:
             return
         observations = storage.obs if isinstance(storage.obs, dict) else {"": storage.obs}
+        observations = {key: obs for key, obs in observations.items() if obs.is_floating_point()}
+        if math.isfinite(sum(map(torch.sum, observations.values()), storage.reward.sum() + storage.next_value.sum())):
+            return  # nearly always: one pass, no memory, one answer to wait for
         gifts = {f"an observation {key}".strip(): values for key, values in observations.items()}
         gifts |= {"a reward": storage.reward, "a next observation with a value": storage.next_value}
-        gifts = {gift: values for gift, values in gifts.items() if values.is_floating_point()}
-        if torch.stack([values.sum().float() for values in gifts.values()]).isfinite().all():
-            return  # nearly always: one pass, no memory, one answer to wait for
         for gift, values in gifts.items():
             if (entry := nonfinite_entry(values, storage.valid if gift == "a reward" else None)) is None:
                 continue
