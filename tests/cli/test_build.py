@@ -38,3 +38,19 @@ def test_auto_is_a_gpu_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     assert build.chosen_device({"device": wish}).type == chosen
+
+
+def test_the_first_weights_do_not_depend_on_the_threads_that_drew_them() -> None:
+    env = build.build_env({"env": CARTPOLE, "device": "cpu"}, 1)
+    num_threads = torch.get_num_threads()
+    drawn = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(2)
+            network = build.build_network({"network": {"hidden": [256, 256]}}, env)
+            assert torch.get_num_threads() == threads
+            drawn.append(torch.cat([parameter.flatten() for parameter in network.parameters()]))
+    finally:
+        torch.set_num_threads(num_threads)
+    assert torch.equal(*drawn)
