@@ -60,13 +60,18 @@ def test_plain_lines_come_at_once_then_every_ten_seconds_and_at_the_end():
 
 def test_a_closed_pipe_does_not_end_the_run():
     class ClosedPipe(io.StringIO):
+        attempts = 0
+
         def write(self, text):
+            self.attempts += 1
             raise BrokenPipeError(32, "Broken pipe")
 
-    display = PlainDisplay(ClosedPipe())
+    pipe = ClosedPipe()
+    display = PlainDisplay(pipe)
     display.update(Snapshot(1, 2, 1.0, {"losses/kl": 0.0}))
     display.note("still here")
     display.close()
+    assert pipe.attempts == 1, "it tried, and then let it be"
 
 
 def test_a_pipe_gets_plain_lines(capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,29 +14,22 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli import checkpoint, optimizers
-from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
 from ppo_cli.algorithms.base import Algorithm
-from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.hardware import available_cores, build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.trust import import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv, env_seeds
-from ppo_cli.episodes import RETURN_TAG, EpisodeWindow
+from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.fused import domain
-from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.fused.weights import FlatWeights
-from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.logger import RunLogger, Status, shown_path
-from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
-from ppo_cli.parallel import Threads
 from ppo_cli.progress import Display
-from ppo_cli.rollout import Collector
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import NonFiniteError, TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
@@ -57,7 +49,6 @@ GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
 BOARD_NETWORK = "ppo_cli.networks.board.Board"
 CONV_NETWORK = "ppo_cli.networks.conv.Conv"
 VECTOR_NETWORK = "ppo_cli.networks.mlp.MLP"
-TRPO = "ppo_cli.algorithms.trpo.TRPO"
 
 
 def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
@@ -237,51 +228,6 @@ def build_algorithm(config: Settings) -> Algorithm:
     return algorithm
 
 
-def choose_execution(
-    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved_path: str | None
-) -> Execution:
-    """Which path computes, on how many threads; ``auto`` goes on with ``saved_path``, the one of a resumed run.
-
-    Raises:
-        ValueError: the kernels were asked for, and do not cover this run.
-    """
-    wish = config["accelerate"]
-    if wish == "compile" and state.accelerator.compile:
-        return Execution("compile", state.accelerator.num_threads, "asked for")
-    if wish in ("eager", "compile") or (wish == "auto" and saved_path == "eager"):
-        return Execution("eager", state.accelerator.num_threads, "asked for" if wish == "eager" else "as before")
-    if against := domain.reason_against(state.actor_critic, env, state.accelerator):
-        if wish == "fused":
-            raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
-        return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
-    passes = config["total_env_steps"] * config.get("num_epochs", 1)
-    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready(env, algorithm):
-        return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
-    batch = env.num_envs * config["rollout_length"]
-    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
-    available = config["num_threads"] or len(os.sched_getaffinity(0))
-    is_whole = domain.can_update(algorithm, state.optimizer)
-    minibatch = batch // config.get("num_minibatches", 1)
-    threads = useful_threads(parameters, minibatch, available) if is_whole else state.accelerator.num_threads
-    reason = "rollout and update" if is_whole else "the rollout; the update is plain torch"
-    return Execution("fused", threads, reason)
-
-
-def build_learner(
-    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, execution: Execution
-) -> tuple[Collector, Algorithm]:
-    """Who collects and who updates, on the chosen path."""
-    length = config["rollout_length"]
-    if execution.path != "fused":
-        return Collector(env, state, length, EpisodeWindow()), algorithm
-    assert isinstance(state.actor_critic, MLP)
-    weights, workers = FlatWeights(state.actor_critic), Workers(execution.num_threads)
-    collector = FusedCollector(env, state, length, EpisodeWindow(), weights, workers)
-    if isinstance(algorithm, PPO) and isinstance(state.optimizer, torch.optim.AdamW):
-        return collector, FusedPPO(algorithm, weights, state.optimizer, workers)
-    return collector, algorithm
-
-
 def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
     """The network for the environment's spaces: the named one, or the one that suits the observation.
 
@@ -332,6 +278,11 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
     )
 
 
+def default_threads(env: VecEnv) -> int:
+    """One for each core; a single one for vectors, whose products are too small to share."""
+    return 1 if suitable_network(env.single_observation_space) == VECTOR_NETWORK else available_cores()
+
+
 def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay, or RMSprop."""
     make: Callable[..., torch.optim.Optimizer] = (
@@ -345,35 +296,6 @@ def build_optimizer(config: Settings, network: torch.nn.Module) -> torch.optim.O
         weight_decay=config["weight_decay"],
         **options,
     )
-
-
-def chosen_device(config: Settings) -> torch.device:
-    """The device of a run; ``auto`` is a GPU where there is one."""
-    name = config["device"]
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
-    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it.
-
-    The threads share the rows of a batch, or the single operation: where those are too small to share (an MLP's), where
-    a compiler has the word, and for TRPO, whose second derivatives need the whole network.
-    """
-    device = chosen_device(config)
-    precision = config["precision"]
-    is_small = isinstance(network, MLP)
-    if precision == "auto":
-        precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
-    compiled = config["accelerate"] == "compile" and can_compile(device)
-    is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
-    torch.set_num_threads(1 if is_shared else num_threads)
-    return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
-
-
-def default_threads(env: VecEnv) -> int:
-    """One for each core that this process may use; a single one for vectors, whose products are too small to share."""
-    is_small = suitable_network(env.single_observation_space) == VECTOR_NETWORK
-    return 1 if is_small else len(os.sched_getaffinity(0))
 
 
 def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:

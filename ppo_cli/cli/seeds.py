@@ -6,7 +6,6 @@ One run a thread, each in a folder of its own below the group's; a failed one ha
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import threading
 import traceback
@@ -17,6 +16,7 @@ from pathlib import Path
 from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer, what_is_left
+from ppo_cli.cli.hardware import available_cores
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
@@ -42,7 +42,7 @@ class SeedGroup:
         self.run_dir = run_dir
         self.overrides = [word for word in overrides if not word.startswith(("seed=", "seeds="))]
         self.seeds = listed_seeds(config)
-        self.num_threads = min(len(self.seeds), config["num_threads"] or len(os.sched_getaffinity(0)))
+        self.num_threads = min(len(self.seeds), config["num_threads"] or available_cores())
         self.progress = GroupProgress(
             make_display("silent" if config["quiet"] else "auto"),
             {f"seed {seed}": config["total_env_steps"] for seed in self.seeds},

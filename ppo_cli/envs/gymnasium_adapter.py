@@ -9,33 +9,25 @@ Statistics and normalization are the trainer's, not Gymnasium wrappers', so that
 from __future__ import annotations
 
 import copy
-import difflib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.error import DependencyNotInstalled
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset, NoStateError
+from ppo_cli.envs.gymnasium_making import autoreset_mode, find_spec, make_vector_env, wrapper_named
 from ppo_cli.envs.object_state import capture, restore
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 
-AnyVectorEnv = VectorEnv[Any, Any, Any]
 ActionTranslation = Callable[[Tensor], NDArray[Any]]
-
-EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
-"""Package that an environment's entry point lives in, and the extra of ours that installs what it needs."""
 
 SUCCESS_KEYS = ("is_success", "success")
 CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its last call
@@ -110,7 +102,7 @@ class GymnasiumVecEnv:
             [wrapper_named(wrapper) for wrapper in wrappers],
         )
         try:
-            self.autoreset = cast(Autoreset, _autoreset_mode(self._env))
+            self.autoreset = cast(Autoreset, autoreset_mode(self._env))
             self._obs_space = emitted_space(self._env.single_observation_space, id)
             self.single_action_space, self._to_env_action = action_translation(self._env.single_action_space, id)
             self._num_actions = self._count_masked_actions(id)
@@ -257,120 +249,6 @@ class GymnasiumVecEnv:
         return torch.from_numpy(legal)
 
 
-def find_spec(id: str, trusted_modules: Sequence[str] = ()) -> EnvSpec:
-    """The registered environment of that id; ``module:id`` imports a trusted module first, which registers it.
-
-    Raises:
-        ValueError: if the id is unknown, or its module is not trusted or not found.
-    """
-    module, _, name = id.rpartition(":")
-    package = module.partition(".")[0]
-    if module and package not in trusted_modules:
-        raise ValueError(f"{id} would import {module}, which is not trusted: add {package} to the trusted modules")
-    if name.startswith("ALE/"):
-        module = module or "ale_py"
-    if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(_missing_package(name, module, error)) from error
-    if (spec := gym.registry.get(name)) is not None:
-        return spec
-    nearest = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "a module of your own is named as module:id"
-    raise ValueError(f"no environment is registered as {name!r}; {hint}")
-
-
-def make_vector_env(
-    spec: EnvSpec,
-    num_envs: int,
-    kwargs: dict[str, Any],
-    vectorization: str,
-    autoreset: str,
-    wrappers: Sequence[Callable[[Any], Any]],
-) -> AnyVectorEnv:
-    """Gymnasium's own vector environment for these settings; the words are those of ``GymnasiumVecEnv``.
-
-    Raises:
-        ValueError: if the environment lacks a package, refuses a keyword, or cannot be stepped that way.
-    """
-    try:
-        if vectorization == "native" or (vectorization == "auto" and spec.vector_entry_point and not wrappers):
-            env = _make_native(spec, num_envs, kwargs, wrappers)
-            mode = _autoreset_mode(env)
-            if autoreset in ("auto", mode) and mode in ("same_step", "next_step"):
-                return env
-            env.close()
-            if vectorization == "native":
-                raise ValueError(
-                    f"{spec.id} steps natively with autoreset {mode or 'not declared'}, but {autoreset} was asked for "
-                    "and only same_step and next_step are known: use vectorization=sync"
-                )
-        return gym.make_vec(
-            spec,
-            num_envs,
-            vectorization_mode="async" if vectorization == "async" else "sync",
-            vector_kwargs={
-                "copy": False,
-                "autoreset_mode": AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.SAME_STEP,
-            },
-            wrappers=cast(Any, [*wrappers, _flat, _FinalObsKept]),
-            **kwargs,
-        )
-    except (DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ValueError(_missing_package(spec.id, str(spec.entry_point), error)) from error
-    except TypeError as error:
-        raise ValueError(f"{spec.id} could not be made with kwargs {kwargs}: {error}") from error
-
-
-def _make_native(
-    spec: EnvSpec, num_envs: int, kwargs: dict[str, Any], wrappers: Sequence[Callable[[Any], Any]]
-) -> AnyVectorEnv:
-    if not spec.vector_entry_point:
-        raise ValueError(f"{spec.id} has no vector entry point: use vectorization=sync or async")
-    if wrappers:
-        raise ValueError(f"{spec.id} steps natively, where wrappers cannot be put in: use vectorization=sync or async")
-    return gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-
-
-def _autoreset_mode(env: AnyVectorEnv) -> str:
-    """``same_step``, ``next_step``, ``disabled``, or empty if the environment declares none."""
-    names = {form: mode.name.lower() for mode in AutoresetMode for form in (mode, mode.name, mode.value)}
-    declared = env.metadata.get("autoreset_mode", "")
-    return names.get(declared, str(declared))
-
-
-def wrapper_named(wrapper: str | Mapping[str, Mapping[str, Any]] | Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One entry of ``wrappers`` as a function from environment to environment.
-
-    Raises:
-        ValueError: if ``gymnasium.wrappers`` has none of that name.
-    """
-    if callable(wrapper):
-        return wrapper
-    name, keywords = (wrapper, {}) if isinstance(wrapper, str) else next(iter(wrapper.items()))
-    if name not in gym.wrappers.__all__ or name == "vector":
-        nearest = difflib.get_close_matches(name, gym.wrappers.__all__, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"gymnasium.wrappers has no {name!r}{hint}")
-    return lambda env: getattr(gym.wrappers, name)(env, **keywords)
-
-
-class _FinalObsKept(gym.Wrapper[Any, Any, Any, Any]):
-    """Copies an episode's last observation, since an environment may reset into the same buffer."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any action
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return copy.copy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
-
-
-def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """The environment, its observations flattened to a vector if they are not arrays already."""
-    if isinstance(env.observation_space, spaces.Box) or not env.observation_space.is_np_flattenable:
-        return env
-    return gym.wrappers.FlattenObservation(env)
-
-
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
     """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
     if not isinstance(space, spaces.Box):
@@ -414,10 +292,3 @@ def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
 def _reported(info: Mapping[str, Any], key: str) -> NDArray[np.bool_]:
     """[N] bool, True for the environments whose info has the key; a native environment may report it for all."""
     return np.asarray(info.get(f"_{key}", np.ones(len(info[key]), dtype=bool)))
-
-
-def _missing_package(id: str, entry_point: str, error: ImportError | DependencyNotInstalled) -> str:
-    extra = next((name for package, name in EXTRAS.items() if entry_point.startswith(package)), None)
-    if extra is None:
-        return f"{id} needs a package that is not installed: {error}"
-    return f"{id} needs packages that are not installed: pip install 'ppo-cli[{extra}]'"

@@ -5,26 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from ppo_cli.kernels.compiled import compiled
-from ppo_cli.kernels.threads import code_of
 
 _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 _LOG2_E, _HALF, _ONE = np.float32(1.4426950408889634), np.float32(0.5), np.float32(1.0)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1.0 / factorial) for factorial in (2, 6, 24, 120, 720))
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
-
-
-@code_of
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:  # noqa: ANN401
-    """The float32 whose bits are those of an int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
 
 
 @compiled
@@ -39,4 +27,4 @@ def exp(x: np.float32) -> Any:  # noqa: ANN401 (a float32)
     k = np.floor(x * _LOG2_E + _HALF)
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     power = _ONE + r + r * r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * _C6))))
-    return power * _float_of_bits(np.int32((np.int32(k) + _BIAS) << _MANTISSA_BITS))
+    return power * np.int32((np.int32(k) + _BIAS) << _MANTISSA_BITS).view(np.float32)

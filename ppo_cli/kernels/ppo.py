@@ -82,6 +82,16 @@ class Objective(NamedTuple):
     stop_at_kl: float  # an update ends before the step of a minibatch whose KL (k3) is above this; infinity is never
 
 
+class Minibatch(NamedTuple):
+    """What the samples of one minibatch have in common."""
+
+    samples: Samples
+    objective: Objective
+    mean: np.float32  # subtracted from each advantage,
+    scale: np.float32  # which is then multiplied by this
+    weight: np.float32  # of one valid sample: 1 / their count
+
+
 class Adam(NamedTuple):
     """Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as torch.optim.AdamW."""
 
@@ -149,16 +159,10 @@ def value_error(value: np.float32, old_value: np.float32, target: np.float32, cl
 
 @vectorized
 def policy_loss_of_tile(
-    terms: Floats,
-    samples: Samples,
-    objective: Objective,
-    sums: NDArray[np.float64],
-    index: NDArray[np.int64],
-    mean: np.float32,
-    scale: np.float32,
-    weight: np.float32,
+    terms: Floats, minibatch: Minibatch, sums: NDArray[np.float64], index: NDArray[np.int64]
 ) -> None:
-    """From the policy's terms to their slopes; ``weight`` is 1 / count."""
+    """From the policy's terms to their slopes."""
+    samples, objective, weight = minibatch.samples, minibatch.objective, minibatch.weight
     policy_loss = entropy = clipped = k1 = k3 = kl = ratio_max = _ZERO
     for i in range(len(index)):
         row = index[i]
@@ -166,7 +170,8 @@ def policy_loss_of_tile(
             terms[SLOPE, i] = terms[BONUS, i] = _ZERO
             continue
         log_ratio = terms[LOG_PROB, i] - samples.log_prob[row]
-        loss, slope, ratio, is_clipped = surrogate(log_ratio, (samples.advantage[row] - mean) * scale, objective)
+        advantage = (samples.advantage[row] - minibatch.mean) * minibatch.scale
+        loss, slope, ratio, is_clipped = surrogate(log_ratio, advantage, objective)
         terms[SLOPE, i] = slope * weight
         terms[BONUS, i] = objective.entropy_coef * weight
         policy_loss += loss
@@ -189,14 +194,13 @@ def policy_loss_of_tile(
 def value_loss_of_tile(
     value: Floats,
     d_value: Floats,
-    samples: Samples,
-    objective: Objective,
+    minibatch: Minibatch,
     sums: NDArray[np.float64],
     index: NDArray[np.int64],
-    weight: np.float32,
 ) -> None:
     """From values [n] to the loss's derivative by them."""
-    value_loss, factor = _ZERO, objective.value_coef * weight
+    samples, objective = minibatch.samples, minibatch.objective
+    value_loss, factor = _ZERO, objective.value_coef * minibatch.weight
     for i in range(len(index)):
         row = index[i]
         if not samples.valid[row]:
@@ -212,17 +216,13 @@ def value_loss_of_tile(
 def learn_policy(
     network: Network,
     scratch: Scratch,
-    samples: Samples,
-    objective: Objective,
+    minibatch: Minibatch,
     gradient: Floats,
     sums: NDArray[np.float64],
     index: NDArray[np.int64],
-    mean: np.float32,
-    scale: np.float32,
-    weight: np.float32,
 ) -> None:
     """From ``x`` to ``d_policy``."""
-    n = len(index)
+    samples, n = minibatch.samples, len(index)
     forward_trunk(network, scratch, 0, n)
     forward_policy(network, scratch, n)
     outputs, aside, terms, d_outputs = scratch.policy, scratch.aside, scratch.terms, scratch.d_policy
@@ -230,11 +230,11 @@ def learn_policy(
         log_std = network.parameters[network.log_std : network.log_std + len(outputs)]
         d_log_std = gradient[network.log_std : network.log_std + len(outputs)]
         gaussian_terms(outputs, log_std, aside, terms, samples.action, samples.policy, samples.log_std, index)
-        policy_loss_of_tile(terms, samples, objective, sums, index, mean, scale, weight)
+        policy_loss_of_tile(terms, minibatch, sums, index)
         gaussian_slopes(log_std, aside, terms, d_outputs, d_log_std, n)
     else:
         categorical_terms(outputs, aside, d_outputs, terms, samples.choice, samples.policy, index)
-        policy_loss_of_tile(terms, samples, objective, sums, index, mean, scale, weight)
+        policy_loss_of_tile(terms, minibatch, sums, index)
         categorical_slopes(aside, d_outputs, terms, samples.choice, index)
 
 
@@ -242,15 +242,11 @@ def learn_policy(
 def learn_slice(
     network: Network,
     scratch: Scratch,
-    samples: Samples,
-    objective: Objective,
+    minibatch: Minibatch,
     gradient: Floats,
     sums: NDArray[np.float64],
     order: NDArray[np.int64],
     unit: int,
-    mean: np.float32,
-    scale: np.float32,
-    weight: np.float32,
 ) -> None:
     """Gradient and figures of the samples at ``order``, tile by tile; ``unit`` says of which network."""
     has_policy, has_value = unit != CRITIC, unit != ACTOR
@@ -260,14 +256,14 @@ def learn_slice(
         index = order[start : start + TILE]
         n = len(index)
         for i in range(n):
-            load_sample(scratch, i, samples.obs[index[i]])
+            load_sample(scratch, i, minibatch.samples.obs[index[i]])
         if has_policy:
-            learn_policy(network, scratch, samples, objective, gradient, sums, index, mean, scale, weight)
+            learn_policy(network, scratch, minibatch, gradient, sums, index)
         if has_value:
             if not network.is_shared:
                 forward_trunk(network, scratch, network.depth, n)
             forward_value(network, scratch, n)
-            value_loss_of_tile(scratch.value[0], scratch.d_value[0], samples, objective, sums, index, weight)
+            value_loss_of_tile(scratch.value[0], scratch.d_value[0], minibatch, sums, index)
         backward(network, scratch, gradient, has_policy, has_value, n)
 
 
@@ -342,7 +338,7 @@ def update(
     adam: Adam,
     exchange: Exchange,
     order: NDArray[np.int64],
-    minibatch: int,
+    minibatch_size: int,
     report: NDArray[np.float64],
 ) -> int:
     """One thread's part of an update on every epoch of ``order`` [epochs, B], in minibatches of this many samples.
@@ -355,18 +351,19 @@ def update(
     first_unit, end_unit = share(units, thread, num_threads)
     step, row = adam.steps_taken, 0
     for epoch in range(len(order)):
-        for start in range(0, order.shape[1], minibatch):
-            end = min(start + minibatch, order.shape[1])
+        for start in range(0, order.shape[1], minibatch_size):
+            end = min(start + minibatch_size, order.shape[1])
             sums, squares = exchange.sums[row % 2], exchange.squares[row % 2]
             mean, scale, count = advantage_scale(samples, order[epoch], start, end)
             if not objective.standardizes:
                 mean, scale = _ZERO, _ONE
             weight = np.float32(1.0 / max(count, 1))
+            minibatch = Minibatch(samples, objective, mean, scale, weight)
             for u in range(first_unit, end_unit):
                 unit = BOTH if network.is_shared else (ACTOR if u < slices else CRITIC)
                 first, last = share(end - start, u % slices, slices)
                 gradient, mine = exchange.gradient[u % slices], order[epoch, start + first : start + last]
-                learn_slice(network, scratch, samples, objective, gradient, sums[u], mine, unit, mean, scale, weight)
+                learn_slice(network, scratch, minibatch, gradient, sums[u], mine, unit)
             if slices > 1:
                 meet(barrier, num_threads)  # a block's gradient comes from all slices
             for u in range(first_unit, end_unit):

@@ -25,7 +25,7 @@ _HAS_YIELD = os.name == "posix"
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
-def code_of(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
+def _code(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
     """A compiled function whose body ``generator`` writes in LLVM's language; called without the first argument."""
     return intrinsic(generator)
 
@@ -40,7 +40,7 @@ def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return builder.gep(array.data, [arguments[1]])
 
 
-@code_of
+@_code
 def _atomic_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401
     """array[index] += value in one step; what was there before."""
 
@@ -50,7 +50,7 @@ def _atomic_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int64(array, types.int64, types.int64), generate
 
 
-@code_of
+@_code
 def _atomic_load(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
     """array[index] as the other threads left it."""
 

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from ppo_cli.envs import gymnasium_adapter
+from ppo_cli.envs import gymnasium_making
 from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
 
 SEEDS = [11, 22, 33]
@@ -472,10 +472,10 @@ def test_missing_package_names_the_extra(make, monkeypatch):
     monkeypatch.delitem(sys.modules, "gymnasium.envs.box2d", raising=False)
     with pytest.raises(ValueError, match=r"LunarLander-v3 needs .* pip install 'ppo-cli\[box2d\]'"):
         make(2, "LunarLander-v3")
-    monkeypatch.setitem(gymnasium_adapter.EXTRAS, "no_such", "toys")
+    monkeypatch.setitem(gymnasium_making.EXTRAS, "no_such", "toys")
     with pytest.raises(ValueError, match=r"pip install 'ppo-cli\[toys\]'"):
         make(2, "TestNoPackage-v0")
-    monkeypatch.delitem(gymnasium_adapter.EXTRAS, "no_such")
+    monkeypatch.delitem(gymnasium_making.EXTRAS, "no_such")
     with pytest.raises(ValueError, match="package that is not installed: No module named 'no_such_package_here'"):
         make(2, "TestNoPackage-v0")
 

@@ -18,9 +18,7 @@ from ppo_cli.envs.minesweeper.minefield import Minefield
 from ppo_cli.envs.minesweeper.rules import HIDDEN, MINE, Boards
 from ppo_cli.types import Step
 from tests.envs.minesweeper_exact import ExactSolver
-
-FIRST_CLICKS: list[FirstClick] = ["unsafe", "safe", "zero"]
-LEVELS = [(9, 9, 10), (16, 16, 40), (16, 30, 99)]
+from tests.envs.minesweeper_levels import FIRST_CLICKS, LEVELS, any_rules
 
 
 def random_cells(legal: np.ndarray, rng: np.random.Generator, illegal_share: float = 0.0) -> np.ndarray:
@@ -86,18 +84,9 @@ def test_the_kernel_plays_full_games_of_every_level_as_the_reference_does(
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 6),
-    width=st.integers(4, 9),
-    share=st.floats(0, 1),
-    first_click=st.sampled_from(FIRST_CLICKS),
-    seed=st.integers(0, 2**63),
-)
-def test_the_kernel_equals_the_reference_on_boards_of_any_shape(
-    height: int, width: int, share: float, first_click: FirstClick, seed: int
-) -> None:
-    most = height * width - (min(3, height) * 3 if first_click == "zero" else 1)
-    play_both(Rules(height, width, 1 + int(share * (most - 1)), first_click), seed, 4, 20, shaping=1.0)
+@given(rules=any_rules(), seed=st.integers(0, 2**63))
+def test_the_kernel_equals_the_reference_on_boards_of_any_shape(rules: Rules, seed: int) -> None:
+    play_both(rules, seed, 4, 20, shaping=1.0)
 
 
 @pytest.mark.parametrize("first_click", FIRST_CLICKS)

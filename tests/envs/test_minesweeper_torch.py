@@ -15,10 +15,9 @@ from ppo_cli.envs.minesweeper.kernels_torch import TorchMinefield, mix, num_dila
 from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.rules import GOLDEN, HIDDEN, MASK32
 from ppo_cli.envs.minesweeper.tensors import BoardTensors
+from tests.envs.minesweeper_levels import FIRST_CLICKS, LEVELS, any_rules
 from tests.helpers import HostWaits
 
-FIRST_CLICKS: list[FirstClick] = ["unsafe", "safe", "zero"]
-LEVELS = [(9, 9, 10), (16, 16, 40), (16, 30, 99)]
 OTHERS: list[Backend] = ["numba", "reference"]
 CPU = torch.device("cpu")
 
@@ -145,18 +144,8 @@ def test_it_plays_full_games_of_every_level_as_the_kernel_and_the_reference_do(
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 6),
-    width=st.integers(4, 9),
-    share=st.floats(0, 1),
-    first_click=st.sampled_from(FIRST_CLICKS),
-    seed=st.integers(0, 2**63),
-)
-def test_it_equals_the_reference_on_boards_of_any_shape(
-    height: int, width: int, share: float, first_click: FirstClick, seed: int
-) -> None:
-    most = height * width - (min(3, height) * 3 if first_click == "zero" else 1)
-    rules = Rules(height, width, 1 + int(share * (most - 1)), first_click)
+@given(rules=any_rules(), seed=st.integers(0, 2**63))
+def test_it_equals_the_reference_on_boards_of_any_shape(rules: Rules, seed: int) -> None:
     play_all(envs_of(rules, 4, seed, ["reference", "torch"]), num_steps=15, seed=seed)
 
 

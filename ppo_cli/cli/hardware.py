@@ -1,0 +1,98 @@
+"""Which hardware a run uses, and which of the ways to compute it: ``auto`` decided."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
+from ppo_cli.algorithms.base import Algorithm
+from ppo_cli.algorithms.ppo import PPO
+from ppo_cli.cli.validate import Settings
+from ppo_cli.envs.base import VecEnv
+from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.fused import domain
+from ppo_cli.fused.collector import FusedCollector
+from ppo_cli.fused.ppo import FusedPPO
+from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.workers import Workers, useful_threads
+from ppo_cli.networks.mlp import MLP
+from ppo_cli.parallel import Threads
+from ppo_cli.rollout import Collector
+from ppo_cli.train_state import TrainState
+
+TRPO = "ppo_cli.algorithms.trpo.TRPO"
+
+
+def chosen_device(config: Settings) -> torch.device:
+    """The device of a run; ``auto`` is a GPU where there is one."""
+    name = config["device"]
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
+    """Device and precision, with ``auto`` decided: bfloat16 for convolutions where the hardware is faster at it.
+
+    The threads share the rows of a batch, or the single operation: where those are too small to share (an MLP's), where
+    a compiler has the word, and for TRPO, whose second derivatives need the whole network.
+    """
+    device = chosen_device(config)
+    precision = config["precision"]
+    is_small = isinstance(network, MLP)
+    if precision == "auto":
+        precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
+    compiled = config["accelerate"] == "compile" and can_compile(device)
+    is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
+    torch.set_num_threads(1 if is_shared else num_threads)
+    return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_execution(
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved_path: str | None
+) -> Execution:
+    """Which path computes, on how many threads; ``auto`` goes on with ``saved_path``, the one of a resumed run.
+
+    Raises:
+        ValueError: the kernels were asked for, and do not cover this run.
+    """
+    wish = config["accelerate"]
+    if wish == "compile" and state.accelerator.compile:
+        return Execution("compile", state.accelerator.num_threads, "asked for")
+    if wish in ("eager", "compile") or (wish == "auto" and saved_path == "eager"):
+        return Execution("eager", state.accelerator.num_threads, "asked for" if wish == "eager" else "as before")
+    if against := domain.reason_against(state.actor_critic, env, state.accelerator):
+        if wish == "fused":
+            raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
+        return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
+    passes = config["total_env_steps"] * config.get("num_epochs", 1)
+    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready(env, algorithm):
+        return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
+    batch = env.num_envs * config["rollout_length"]
+    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
+    available = config["num_threads"] or available_cores()
+    is_whole = domain.can_update(algorithm, state.optimizer)
+    minibatch = batch // config.get("num_minibatches", 1)
+    threads = useful_threads(parameters, minibatch, available) if is_whole else state.accelerator.num_threads
+    reason = "rollout and update" if is_whole else "the rollout; the update is plain torch"
+    return Execution("fused", threads, reason)
+
+
+def build_learner(
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, execution: Execution
+) -> tuple[Collector, Algorithm]:
+    """Who collects and who updates, on the chosen path."""
+    length = config["rollout_length"]
+    if execution.path != "fused":
+        return Collector(env, state, length, EpisodeWindow()), algorithm
+    assert isinstance(state.actor_critic, MLP)
+    weights, workers = FlatWeights(state.actor_critic), Workers(execution.num_threads)
+    collector = FusedCollector(env, state, length, EpisodeWindow(), weights, workers)
+    if isinstance(algorithm, PPO) and isinstance(state.optimizer, torch.optim.AdamW):
+        return collector, FusedPPO(algorithm, weights, state.optimizer, workers)
+    return collector, algorithm
