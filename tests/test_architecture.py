@@ -19,14 +19,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "networks"),
     ("rollout", "algorithms"),
     ("fused",),
-    ("evaluate", "checkpoint", "logger"),
+    ("evaluate", "checkpoint", "logger", "report"),
     ("trainer",),
     ("cli",),
     ("bench", "__main__", "__init__"),
 )  # fmt: skip
 """From the ground up. A part may import its own layer and those before it."""
 
-HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"}
+HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "matplotlib"}
 ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -18,13 +18,13 @@ from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print
 from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, seed_runs
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
+from ppo_cli.run_files import CRASH_FILE
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
     from ppo_cli.trainer import Trainer
 
-CRASH_FILE = "error.txt"
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
 """Settings that a run keeps when it goes on."""
 
