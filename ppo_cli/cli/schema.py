@@ -74,6 +74,22 @@ class TrainSettings:
     quiet: bool = False
     """Print nothing but warnings and errors."""
 
+    claim: (
+        Literal[
+            "advantage_variance",
+            "policy_collapse",
+            "trust_region",
+            "trpo_cost",
+            "clip",
+            "sample_reuse",
+            "entropy",
+            "gae_lambda",
+            "diverse",
+        ]
+        | None
+    ) = None
+    """What a sweep checks at its end; the experiment of the same name sets it."""
+
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
     output_dir: str = "outputs"
@@ -118,7 +134,7 @@ SECTIONS = {
                   "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
-               "eval_interval", "eval_episodes", "quiet",
+               "eval_interval", "eval_episodes", "quiet", "claim",
                "run_name", "output_dir", "resume", "trust"),
 }  # fmt: skip
 """The order in which `ppo-train --help` shows the keys."""

@@ -1,0 +1,1 @@
+"""What the literature says about these algorithms, checked: one module a claim, each with its experiment."""

@@ -1,0 +1,102 @@
+"""Without the entropy bonus the policy turns deterministic too early.
+
+PPO learns with and without the bonus and nothing else changed. Deterministic: less entropy at the end of the run. Too
+early: less return there. The bonus compared is the one with the best return.
+
+- holds: without the bonus entropy and return are both lower, and both intervals are below 0;
+- holds in part: the entropy is lower and the return is not, or may not be: it turns deterministic, and not too early;
+- does not hold: the entropy is not lower, or the return is higher without the bonus, with an interval above 0;
+- undecided: otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ppo_cli.claims.base import (
+    RETURN,
+    Claim,
+    Verdict,
+    by_setting,
+    curves,
+    difference,
+    final,
+    need,
+    samples,
+    with_interval,
+)
+from ppo_cli.claims.drawing import COLOURS, learning_curve, name_lines, thousands
+from ppo_cli.report.runs import Curve, Run
+from ppo_cli.report.statistics import estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENTROPY = "losses/entropy"
+TAGS = (ENTROPY, RETURN)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """By weight of the bonus, and by tag of what is looked at."""
+
+    finals: dict[float, dict[str, list[float]]]
+    curves: dict[float, dict[str, list[Curve]]]
+
+
+def measure(runs: Sequence[Run]) -> Measured:
+    """Entropy and return at the end, one a seed."""
+    groups = by_setting(runs, "entropy_coef")
+    need(groups, 0)
+    need({weight: group for weight, group in groups.items() if weight > 0})
+    return Measured(
+        {weight: {tag: samples(group, partial(final, tag=tag)) for tag in TAGS} for weight, group in groups.items()},
+        {weight: {tag: curves(group, tag) for tag in TAGS} for weight, group in groups.items()},
+    )
+
+
+def best_weight(measured: Measured) -> float:
+    """Of the bonuses the one with the best return."""
+    finals = measured.finals
+    return max((weight for weight in finals if weight > 0), key=lambda weight: estimate(finals[weight][RETURN]).value)
+
+
+def judge(measured: Measured) -> Verdict:
+    """Without the bonus against the best one."""
+    weight = best_weight(measured)
+    without, bonus = measured.finals[0], measured.finals[weight]
+    entropy, reward = (difference(without[tag], bonus[tag]) for tag in TAGS)
+    sentence = (
+        f"Without the bonus the entropy at the end was {estimate(without[ENTROPY]).value:.2f} nats, "
+        f"{with_interval(entropy, '+.2f')} against that with {weight:g}, "
+        f"and the return {estimate(without[RETURN]).value:.1f}, {with_interval(reward, '+.1f')}."
+    )
+    if entropy.low > 0 or (entropy.high >= 0 and reward.low > 0):
+        return Verdict("does not hold", sentence)
+    if entropy.high >= 0:
+        return Verdict("undecided", sentence)
+    if reward.low > 0:
+        return Verdict("does not hold", sentence)
+    return Verdict("holds" if reward.high < 0 else "holds in part", sentence)
+
+
+def draw(measured: Measured, figure: Figure) -> None:
+    """Entropy and return along training."""
+    panels = figure.subplots(1, 2)
+    names = {weight: f"bonus {weight:g}" if weight else "no bonus" for weight in measured.curves}
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(names.values())}
+    labels = {ENTROPY: ("entropy (nats)", "the policy's entropy"), RETURN: ("episodic return", "return")}
+    for axes, tag in zip(panels, TAGS, strict=True):
+        ends = {}
+        for weight, name in names.items():
+            drawn = learning_curve(axes, measured.curves[weight][tag], colours[name])
+            ends[name] = (float(drawn.env_steps[-1]), float(drawn.value[-1]))
+        axes.set(xlabel="env steps", ylabel=labels[tag][0], title=labels[tag][1])
+        thousands(axes)
+        name_lines(axes, ends, colours)
+
+
+CLAIM = Claim("Without the entropy bonus the policy turns deterministic too early.", measure, judge, draw)
