@@ -12,6 +12,7 @@ Hyperparameter = bool | int | float | str | None
 NOT_HYPERPARAMETERS = {
     *("seed", "run_name", "output_dir", "resume", "trust", "quiet", "device", "compile", "num_threads"),
     *("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
+    *("jobs", "job_timeout", "again"),
 }
 """Keys that change where a run is computed, how it is watched, or which sample of it is drawn: not what is compared."""
 

@@ -74,6 +74,13 @@ class TrainSettings:
     quiet: bool = False
     """Print nothing but warnings and errors."""
 
+    jobs: Count = 0
+    """Runs of a sweep at the same time; 0 is as many as the cores carry."""
+    job_timeout: Annotated[float, Range(at_least=0)] = 1800.0
+    """Seconds without a sign of life (a row of metrics, a printed line) after which a sweep stops a run; 0 never."""
+    again: bool = False
+    """Begin a sweep anew rather than go on with the one that the same command began."""
+
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
     output_dir: str = "outputs"
@@ -117,6 +124,7 @@ SECTIONS = {
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
+    "Sweep": ("jobs", "job_timeout", "again"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
                "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),
