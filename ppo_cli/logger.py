@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -47,6 +46,7 @@ from ppo_cli.run_files import (
     command_line,
     git_revision,
     json_value,
+    shown_path,
     trim_metrics,
     versions,
     write_atomically,
@@ -281,13 +281,6 @@ def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
 def to_yaml(value: object) -> str:
     """Block-style YAML in the order given."""
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False))
-
-
-def shown_path(path: Path) -> str:
-    """The path as one would type it here: relative where it lies below the current folder."""
-    absolute = Path(os.path.abspath(path))
-    here = Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def _now() -> str:

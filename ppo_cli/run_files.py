@@ -179,3 +179,10 @@ def _git(checkout: Path, *arguments: str) -> str | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write one JSON object atomically, for people to read."""
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def shown_path(path: Path) -> str:
+    """The path as one would type it here: relative where it lies below the current folder."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -9,10 +9,11 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
+from ppo_cli.claims import ClaimName
 from ppo_cli.report.runs import Curve, Run
 from ppo_cli.report.statistics import Estimate, area_under_curve, estimate_strata, iqm_difference
 
@@ -22,18 +23,7 @@ if TYPE_CHECKING:
 Outcome = Literal["holds", "holds in part", "does not hold", "undecided"]
 Measured = TypeVar("Measured")
 
-NAMES = (
-    "advantage_variance",
-    "policy_collapse",
-    "trust_region",
-    "trpo_cost",
-    "clip",
-    "sample_reuse",
-    "entropy",
-    "gae_lambda",
-    "diverse",
-)
-"""The claims, each a module of this package and an experiment of the same name."""
+NAMES: tuple[ClaimName, ...] = get_args(ClaimName)
 
 RETURN = "charts/episodic_return"
 FINAL_SHARE = 0.1

@@ -27,9 +27,10 @@ from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.logger import RunLogger, Status, shown_path
+from ppo_cli.logger import RunLogger, Status
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.progress import Display
+from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import NonFiniteError, TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
@@ -42,7 +43,7 @@ EVALUATION_ENVS = 256
 
 PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
 
-NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds")
+NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds", "jobs", "job_timeout", "again")
 """Settings that say where and how a run is watched, not what it does."""
 
 GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"

@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
+from ppo_cli.cli.launcher import register_launcher
 from ppo_cli.cli.run_folder import register_resolvers
 
 ROOT = "pkg://ppo_cli.configs"
@@ -54,6 +55,7 @@ class Composer:
         self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
+        register_launcher()
         GlobalHydra.instance().clear()
         search_path = create_config_search_path(location(config_path) if config_path else ROOT)
         assert isinstance(search_path, ConfigSearchPathImpl)

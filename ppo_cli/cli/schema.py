@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ppo_cli.claims import ClaimName
 from ppo_cli.settings import Range, check_ranges
 
 Count = Annotated[int, Range(at_least=0)]
@@ -74,21 +75,14 @@ class TrainSettings:
     quiet: bool = False
     """Print nothing but warnings and errors."""
 
-    claim: (
-        Literal[
-            "advantage_variance",
-            "policy_collapse",
-            "trust_region",
-            "trpo_cost",
-            "clip",
-            "sample_reuse",
-            "entropy",
-            "gae_lambda",
-            "diverse",
-        ]
-        | None
-    ) = None
-    """What a sweep checks at its end; the experiment of the same name sets it."""
+    jobs: Count = 0
+    """Runs of a sweep at the same time; 0 is as many as the cores carry."""
+    job_timeout: Annotated[float, Range(at_least=0)] = 1800.0
+    """Seconds without a sign of life (a row of metrics, a printed line) after which a sweep stops a run; 0 never."""
+    again: bool = False
+    """Begin a sweep anew rather than go on with the one that the same command began."""
+    claim: ClaimName | None = None
+    """What the sweep checks at its end; the experiment of the same name sets it."""
 
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
@@ -133,8 +127,9 @@ SECTIONS = {
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
+    "Sweep": ("jobs", "job_timeout", "again", "claim"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
-               "eval_interval", "eval_episodes", "quiet", "claim",
+               "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),
 }  # fmt: skip
 """The order in which `ppo-train --help` shows the keys."""

@@ -17,21 +17,16 @@ from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer, what_is_left
 from ppo_cli.cli.hardware import available_cores
+from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
-from ppo_cli.logger import shown_path
 from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
+from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.train_state import NonFiniteError
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Trainer
-
-
-def listed_seeds(config: Settings) -> list[int]:
-    """The seeds that ``seeds`` means: a list, or this many from ``seed`` on."""
-    seeds = config["seeds"]
-    return [config["seed"] + n for n in range(seeds)] if isinstance(seeds, int) else list(seeds)
 
 
 class SeedGroup:

@@ -1,0 +1,113 @@
+"""Runs as their folders show them, while they go on and afterwards: how far, how well, how they ended."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppo_cli.progress import Snapshot, Throughput
+from ppo_cli.run_files import METRICS_FILE, SUMMARY_FILE
+
+RETURN_TAG = "charts/episodic_return"
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """What ``summary.json`` says; empty where there is none that can be read."""
+    try:
+        summary = json.loads((run / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def is_complete(run: Path) -> bool:
+    """Whether the run was trained to its end and saved."""
+    summary = summary_of(run)
+    return summary.get("status") == "completed" and summary.get("exit_code") == 0
+
+
+def has_failed(run: Path) -> bool:
+    """Whether the run ended by an error of its own; one that was killed or interrupted has not."""
+    return summary_of(run).get("status") == "failed"
+
+
+def final_return(run: Path) -> float:
+    """Mean return of the run's last episodes, NaN where none has ended or the run has not."""
+    value = (summary_of(run).get("final") or {}).get(RETURN_TAG)
+    return math.nan if value is None else float(value)
+
+
+def job_return(folder: Path) -> float:
+    """The same for a job, the mean over its seeds where it has several."""
+    runs = [path.parent for path in folder.glob(f"seed=*/{SUMMARY_FILE}")]
+    return mean(final_return(run) for run in runs or [folder])
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the numbers among ``values``, NaN where there is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+class MetricsTail:
+    """The newest whole line of a ``metrics.jsonl`` that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.row: Mapping[str, Any] = {}
+        self._position = 0
+
+    def read(self) -> Mapping[str, Any]:
+        """The newest line, by name; the one before while there is no new one."""
+        try:
+            with self.path.open("rb") as file:
+                if self.path.stat().st_size < self._position:  # a run that goes on drops what its checkpoint lacks
+                    self._position = 0
+                file.seek(self._position)
+                grown = file.read()
+        except OSError:
+            return self.row
+        whole, newline, _ = grown.rpartition(b"\n")
+        if newline:
+            self._position += len(whole) + 1
+            try:
+                self.row = json.loads(whole.rpartition(b"\n")[2])
+            except ValueError:
+                return self.row
+        return self.row
+
+
+class JobProgress:
+    """How far the runs in a job's folder are: one run, or one for each of its seeds.
+
+    Args:
+        folder: Where the run lies, or its seeds' runs.
+        total_env_steps: Of all of them.
+    """
+
+    def __init__(self, folder: Path, total_env_steps: int) -> None:
+        self.folder = folder
+        self.total_env_steps = total_env_steps
+        self.started = time.monotonic()
+        self._tails: dict[Path, MetricsTail] = {}
+        self._throughput: Throughput | None = None
+        self.snapshot = Snapshot(0, total_env_steps, math.nan)
+
+    def read(self) -> Snapshot:
+        """Take in what was written since."""
+        for path in (self.folder / METRICS_FILE, *self.folder.glob(f"seed=*/{METRICS_FILE}")):
+            if path not in self._tails and path.exists():
+                self._tails[path] = MetricsTail(path)
+        rows = [row for tail in self._tails.values() if (row := tail.read())]
+        env_steps = sum(int(row["env_steps"]) for row in rows)
+        if env_steps != self.snapshot.env_steps:
+            self._throughput = self._throughput or Throughput(env_steps)
+            self._throughput.mark(env_steps)
+            returns = mean(row.get(RETURN_TAG) or math.nan for row in rows)
+            rate = self._throughput.recent
+            self.snapshot = Snapshot(env_steps, self.total_env_steps, rate, {RETURN_TAG: returns})
+        return self.snapshot
