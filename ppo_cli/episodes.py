@@ -13,6 +13,7 @@ from ppo_cli.types import Metrics
 RETURN_TAG = "charts/episodic_return"
 LENGTH_TAG = "charts/episodic_length"
 COUNT_TAG = "charts/episodes"
+TRUNCATED_TAG = "charts/truncated_share"
 
 
 class EpisodeWindow:

@@ -19,7 +19,7 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import EVAL_SETTINGS, REPORT_SETTINGS, TRAIN_SETTINGS, plain
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -44,6 +44,12 @@ EVAL_EXAMPLES = (
     ("ppo-eval latest", "the newest run"),
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+)
+REPORT_EXAMPLES = (
+    ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
+    ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
+    ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
+    ("ppo-report <run> format=terminal", "print it, and write nothing"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -161,11 +167,29 @@ def print_eval_help() -> None:
     )
     page.line()
     page.rows(EVAL_EXAMPLES)
-    declared = declared_settings(EVAL_SETTINGS) or {}
+    show_settings(page, EVAL_SETTINGS, "ppo-eval")
+
+
+def print_report_help() -> None:
+    """The help of ``ppo-report``."""
+    page = Page()
+    page.paragraph(
+        "ppo-report shows what runs came to, finished, running or crashed: learning curves over seeds with 95 % "
+        "intervals, final figures, which setting mattered, what looks unhealthy, failures, and the command that "
+        "repeats each run. It writes one HTML file that needs no network, and its figures as PNG."
+    )
+    page.line()
+    page.rows(REPORT_EXAMPLES)
+    show_settings(page, REPORT_SETTINGS, "ppo-report")
+
+
+def show_settings(page: Page, target: str, command: str) -> None:
+    """The rest of the help of a command that takes runs: its settings, flags, and the newest runs."""
+    declared = declared_settings(target) or {}
     page.heading("Settings")
     page.settings(declared, {name: setting.default for name, setting in declared.items()})
     page.heading("Flags")
-    page.rows([("--help", "this text"), ("-sc install=bash", 'tab completion: eval "$(ppo-eval -sc install=bash)"')])
+    page.rows([("--help", "this text"), ("-sc install=bash", f'tab completion: eval "$({command} -sc install=bash)"')])
     if runs := known_runs()[:NEWEST_RUNS]:
         page.heading("Newest runs")
         for run in runs:

@@ -23,6 +23,7 @@ Settings = dict[str, Any]
 
 TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
 EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
+REPORT_SETTINGS = "ppo_cli.cli.schema.ReportSettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")
 

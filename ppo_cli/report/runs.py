@@ -28,9 +28,14 @@ Status = Literal["completed", "interrupted", "failed", "running", "killed"]
 RETURN = "charts/episodic_return"
 NOT_TAGS = {"env_steps", "update", "wall_time"}
 
+LOG_FILE = "output.log"
+"""What a job of a sweep printed: all that is left of one that died before its run began."""
+
 LARGEST_FILE = 1 << 30  # bytes; of anything but metrics a thousandth
+LONGEST_TAIL = 1 << 16
 MAX_SETTINGS = 1000
 MAX_DEPTH = 8
+LONGEST_LABEL = 60
 PATIENCE = 120.0
 """Seconds without a new line after which a run that calls itself running may be dead; a slow one gets ten gaps."""
 STARTING = 900.0
@@ -44,7 +49,7 @@ class Curve(NamedTuple):
     value: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run folder, as far as it can be read."""
 
@@ -115,6 +120,8 @@ class Group:
     """Others of the same seeds: the same sample once more, which no statistic counts."""
     settings: Mapping[str, Any]
     """Those that differ between the groups."""
+    factors: Mapping[str, Any]
+    """Of these, the ones that someone chose and that tell the groups apart; the others follow from them."""
     label: str
     """What tells it from the others, short: ``clip=0.2``."""
 
@@ -131,7 +138,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
 def _run_folders(path: Path) -> Iterator[Path]:
     for folder, inner, files in os.walk(path):
         inner.sort()
-        if CONFIG_FILE in files or METRICS_FILE in files:
+        if CONFIG_FILE in files or METRICS_FILE in files or (LOG_FILE in files and not inner):
             inner.clear()
             yield Path(folder)
 
@@ -147,25 +154,30 @@ def load_run(folder: Path) -> Run:
     summary = _mapping(_json(read_inside(folder, SUMMARY_FILE)))
     records = read_records(read_inside(folder, METRICS_FILE, LARGEST_FILE))
     crash = read_inside(folder, CRASH_FILE) if _is_of_this_session(folder) else ""
-    overrides = _yaml(read_inside(folder, OVERRIDES_FILE))
+    overrides = read_yaml(folder, OVERRIDES_FILE)
     return Run(
         folder=folder,
-        config=_mapping(_yaml(read_inside(folder, CONFIG_FILE))),
+        config=_mapping(read_yaml(folder, CONFIG_FILE)),
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
         summary=summary,
-        error=crash.strip() or str(summary.get("error") or ""),
+        error=crash.strip() or str(summary.get("error") or "") or read_inside(folder, LOG_FILE, tail=True).strip(),
         status="failed" if crash else _status(folder, summary, records),
         records=records,
     )
 
 
-def read_inside(folder: Path, name: str, largest: int = LARGEST_FILE // 1000) -> str:
-    """The text of a regular file of the folder; empty where there is none, or where it lies elsewhere."""
+def read_inside(folder: Path, name: str, largest: int = LARGEST_FILE // 1000, *, tail: bool = False) -> str:
+    """The text, or its last part, of a regular file of the folder; empty where there is none, or it lies elsewhere."""
     path = folder / name
     try:
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > largest:
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             return ""
-        return path.read_bytes().decode("utf-8", "replace")
+        size = path.stat().st_size
+        if size > largest and not tail:
+            return ""
+        with path.open("rb") as file:
+            file.seek(max(0, size - LONGEST_TAIL) if tail else 0)
+            return file.read(LONGEST_TAIL if tail else largest).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -192,9 +204,10 @@ def _json(text: str) -> Any:  # noqa: ANN401 - whatever stands there
         return None
 
 
-def _yaml(text: str) -> Any:  # noqa: ANN401 - whatever stands there
+def read_yaml(folder: Path, name: str) -> Any:  # noqa: ANN401 - whatever stands there
+    """Plain values of a YAML file of the folder, None where it holds none."""
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(read_inside(folder, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 
@@ -221,7 +234,8 @@ def _status(folder: Path, summary: Mapping[str, Any], records: Sequence[Mapping[
     gaps = np.diff(times)
     patience = max(PATIENCE, 10 * float(np.quantile(gaps, 0.98))) if len(gaps) else STARTING
     try:
-        signs = [(folder / name).stat().st_mtime for name in (SUMMARY_FILE, METRICS_FILE) if (folder / name).exists()]
+        names = (SUMMARY_FILE, METRICS_FILE, LOG_FILE)
+        signs = [(folder / name).stat().st_mtime for name in names if (folder / name).exists()]
     except OSError:
         signs = []
     return "running" if time.time() - max(signs, default=0.0) < patience else "killed"
@@ -248,19 +262,19 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         by_settings.setdefault(exact(dict(sorted(run.settings.items()))), []).append(run)
     samples = list(by_settings.values())
     names = differing([group[0].settings for group in samples])
-    labels = labels_of([group[0] for group in samples], names)
-    return [_group(group, names, label) for group, label in zip(samples, labels, strict=True)]
+    factors = factors_of([group[0] for group in samples], names)
+    labels = labels_of([group[0] for group in samples], factors)
+    return [_group(group, names, factors, label) for group, label in zip(samples, labels, strict=True)]
 
 
-def _group(samples: list[Run], names: Sequence[str], label: str) -> Group:
+def _group(samples: list[Run], names: Sequence[str], factors: Sequence[str], label: str) -> Group:
     furthest: dict[str, Run] = {}
-    for run in samples:
-        seed = str(run.seed if run.seed is not None else run.folder)
-        if seed not in furthest or run.env_steps > furthest[seed].env_steps:
-            furthest[seed] = run
-    kept = tuple(run for run in samples if furthest.get(str(run.seed if run.seed is not None else run.folder)) is run)
+    for run in sorted(samples, key=lambda run: (run.is_finished, run.env_steps)):
+        furthest[str(run.folder if run.seed is None else run.seed)] = run
+    kept = tuple(run for run in samples if run in furthest.values())
     settings = {name: samples[0].settings[name] for name in names if name in samples[0].settings}
-    return Group(kept, tuple(run for run in samples if run not in kept), settings, label)
+    deciding = {name: settings[name] for name in factors if name in settings}
+    return Group(kept, tuple(run for run in samples if run not in kept), settings, deciding, label)
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -269,22 +283,25 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({exact(each.get(name, ...)) for each in settings}) > 1]
 
 
-def labels_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """A short name for each of these runs, no two alike: by what was typed, by what differs, at worst by folder."""
-    typed = {override.lstrip("+").partition("=")[0] for run in runs for override in run.overrides}
-    chosen = {f"{group}.name" for group in ("env", "algo", "network") if group in typed}
-    for candidates in ([name for name in names if name in typed | chosen], list(names)):
-        labels = [
-            ", ".join(
-                f"{name.removesuffix('.name')}={shown(run.settings[name])}"
-                for name in candidates
-                if name in run.settings
-            )
-            for run in runs
-        ]
-        if len(set(labels)) == len(runs) and all(0 < len(label) < 80 for label in labels):
-            return labels
-    return _folder_labels(runs)
+def factors_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """The settings to tell runs of different configurations apart by: those that were typed, where they suffice."""
+    words = dict.fromkeys(override.lstrip("+").partition("=")[0] for run in runs for override in run.overrides)
+    typed = [f"{word}.name" if word in ("env", "algo", "network") else word for word in words]
+    chosen = [name for name in typed if name in names]
+    is_enough = len({exact([run.settings.get(name, ...) for name in chosen]) for run in runs}) == len(runs)
+    return chosen if is_enough else list(names)
+
+
+def labels_of(runs: Sequence[Run], factors: Sequence[str]) -> list[str]:
+    """A short name for each of these runs, no two alike: ``clip=0.2, algo=ppo``, or its folder where that is long."""
+    labels = [
+        ", ".join(
+            f"{name.removesuffix('.name')}={shown(run.settings[name])}" for name in factors if name in run.settings
+        )
+        for run in runs
+    ]
+    is_readable = len(set(labels)) == len(runs) and all(0 < len(label) <= LONGEST_LABEL for label in labels)
+    return labels if is_readable else _folder_labels(runs)
 
 
 def _folder_labels(runs: Sequence[Run]) -> list[str]:
