@@ -14,14 +14,15 @@ The bias, |E g - E g'|^2 against g' at lambda 1, is shown beside it: it is what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppo_cli.claims.base import Claim, MissingRunsError, Verdict, listed, with_interval
-from ppo_cli.claims.drawing import COLOURS, shaded_line
+from ppo_cli.claims.drawing import finish, note, shaded_line
+from ppo_cli.report.charts import PALETTE
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Array, Estimate, estimate, estimate_strata, interquartile_mean
 
@@ -112,25 +113,21 @@ def relative(measured: Measured, estimator: str, kind: str) -> Estimate:
 def draw(measured: Measured, figure: Figure) -> None:
     """Variance of the advantages; noise and bias of the gradient."""
     left, right = figure.subplots(1, 2)
-    names = lambdas(measured)
-    places = list(map(float, range(len(names) + 1)))
-    ordered = [*names.values(), RETURNS]
-    labels = [*(f"{gae_lambda:g}" for gae_lambda in names), "returns,\nno critic"]
-    shaded_line(left, places, [estimate(measured.of(name, "advantage_variance")) for name in ordered], COLOURS[0])
-    left.set(yscale="log", ylabel="variance (squared return)", title="of the advantages")
-    kinds: dict[str, tuple[str, Callable[[str], Estimate]]] = {
-        "noise": (COLOURS[0], lambda name: relative(measured, name, "variance")),
-        "squared bias": (COLOURS[1], lambda name: relative(measured, name, "bias")),
-    }
-    for label, (colour, of) in kinds.items():
-        shaded_line(right, places, [of(name) for name in ordered], colour)
-        last = of(ordered[len(ordered) // 2])
-        right.annotate(label, (places[len(ordered) // 2], last.value), xytext=(0, 10), textcoords="offset points", color=colour)
-    right.axhline(0, color="#bbbbbb", linewidth=0.8)
-    right.set(ylabel="% of the squared gradient", title="noise and bias of one trajectory's gradient")
-    for axes in (left, right):
-        axes.set_xticks(places, labels)
-        axes.set_xlabel("lambda (steps not to scale)")
+    names = [*lambdas(measured).values(), RETURNS]
+    places = list(map(float, range(len(names))))
+    shaded_line(left, places, [estimate(measured.of(name, "advantage_variance")) for name in names], PALETTE[0])
+    left.set_yscale("log")
+    left.set_ylabel("squared return")
+    middle = len(names) // 2
+    for colour, (kind, label) in zip(PALETTE, {"variance": "noise", "bias": "squared bias"}.items(), strict=False):
+        figures = [relative(measured, name, kind) for name in names]
+        shaded_line(right, places, figures, colour)
+        note(right, label, (places[middle], figures[middle].value), colour, (0, 12))
+    right.set_ylabel("% of the squared gradient")
+    for axes, title in ((left, "Variance of the advantages"), (right, "Noise and bias of one trajectory's gradient")):
+        finish(axes, title)
+        axes.set_xticks(places, [*(f"{gae_lambda:g}" for gae_lambda in lambdas(measured)), "returns"])
+        axes.set_xlabel("lambda, not to scale; complete returns without a critic")
 
 
 CLAIM = Claim("Complete returns are a noisy signal; a critic lowers the variance.", measure, judge, draw)

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppo_cli.claims.base import Claim, Verdict, by_setting, need, with_interval
-from ppo_cli.claims.drawing import COLOURS, GREY
+from ppo_cli.claims.drawing import colours_for, finish, note
+from ppo_cli.report.charts import PALETTE
+from ppo_cli.report.figures import INK, RULE
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ENOUGH = 1000
@@ -49,15 +52,15 @@ def measure(runs: Sequence[Run]) -> Measured:
     groups = by_setting((run for run in runs if len(run.curve("clip/samples").value)), "clip")
     need(groups)
     finished = [run for group in groups.values() for run in group]
-    counts = [
+    num_samples, pushed, silenced = (
         sum(int(run.curve(f"clip/{name}").value.sum()) for run in finished)
         for name in ("samples", "pushed_further", "silenced_elsewhere")
-    ]
+    )
     shares = {
         clip: {side: [float(run.curve(f"clip/{side}").value.mean()) for run in group] for side in SIDES}
         for clip, group in groups.items()
     }
-    return Measured(*counts, shares)
+    return Measured(num_samples, pushed, silenced, shares)
 
 
 def judge(measured: Measured) -> Verdict:
@@ -94,30 +97,41 @@ def at_most(count: int, total: int) -> str:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """Objective and gradient against the ratio for either sign of the advantage; where the samples are."""
-    *functions, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    *functions, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    colours = colours_for(["objective", "gradient"])
     for axes, advantage in zip(functions, (1.0, -1.0), strict=True):
         ratio, objective, gradient = objective_and_gradient(advantage, DRAWN_CLIP)
-        axes.axvspan(1 - DRAWN_CLIP, 1 + DRAWN_CLIP, color=GREY, alpha=0.12, linewidth=0)
-        axes.plot(ratio, objective, color=COLOURS[0])
-        axes.plot(ratio, gradient, color=COLOURS[1])
-        start = 0 if advantage > 0 else -1
-        axes.annotate("objective", (ratio[start], objective[start]), color=COLOURS[0], xytext=(0, 8), textcoords="offset points", ha="left" if start == 0 else "right")
-        axes.annotate("its gradient", (ratio[start], gradient[start]), color=COLOURS[1], xytext=(0, 6), textcoords="offset points", ha="left" if start == 0 else "right")
-        axes.set(xlabel="probability ratio", title=f"advantage {advantage:+g}, clip {DRAWN_CLIP:g}")
+        axes.axvspan(1 - DRAWN_CLIP, 1 + DRAWN_CLIP, color=RULE, alpha=0.6, linewidth=0)
+        axes.plot(ratio, objective, color=colours["objective"])
+        axes.plot(ratio, gradient, color=colours["gradient"])
+        side = "left" if advantage < 0 else "right"  # where the gradient is 0
+        place = -1 if advantage > 0 else 0
+        note(axes, "gradient", (ratio[place], gradient[place]), colours["gradient"], (0, 8), side)
+        note(axes, "objective", (ratio[place], objective[place]), colours["objective"], (0, 8), side)
+        axes.set_xlabel("probability ratio")
+        axes.set_ylim(*((-0.2, 1.5) if advantage > 0 else (-1.8, 0.3)))
+        finish(axes, f"Advantage {advantage:+g}, clip {DRAWN_CLIP:g}")
+    draw_shares(bars, measured)
+
+
+def draw_shares(axes: Axes, measured: Measured) -> None:
+    """Samples beyond the interval by side, a bar for each clip."""
     clips = list(measured.shares)
-    height = 0.8 / max(len(clips), 1)
-    for n, clip in enumerate(clips):
-        figures = [estimate([100 * value for value in measured.shares[clip][side]]) for side in SIDES]
-        y = [row - 0.4 + height * (n + 0.5) for row in range(len(SIDES))]
-        values = [each.value for each in figures]
-        errors = [[each.value - each.low for each in figures], [each.high - each.value for each in figures]]
-        bars.barh(y, values, 0.9 * height, color=COLOURS[n + 2], xerr=errors, error_kw={"linewidth": 1})
-        bars.annotate(f"clip {clip:g}", (figures[0].high, y[0]), xytext=(4, 0), textcoords="offset points", va="center", color=COLOURS[n + 2])
-    names = [name + (" (favoured)" if side in FAVOURED else "") for side, name in SIDES.items()]
-    bars.set_yticks(range(len(SIDES)), [name.replace(", ", "\n") for name in names])
-    bars.invert_yaxis()
-    bars.grid(axis="y", visible=False)
-    bars.set(xlabel="% of the samples", title="beyond the interval after an update")
+    height = 0.8 / len(clips)
+    colours = dict(zip(clips, PALETTE[2:], strict=False))
+    for row, side in enumerate(SIDES):
+        for place, clip in enumerate(clips):
+            share = estimate([100 * value for value in measured.shares[clip][side]])
+            y = row + height * (place - (len(clips) - 1) / 2)
+            axes.barh(y, share.value, 0.9 * height, color=colours[clip])
+            axes.plot([share.low, share.high], [y, y], color=INK, linewidth=1)
+            if row == 0:
+                note(axes, f"clip {clip:g}", (share.high, y), colours[clip], (5, 0))
+    names = [name.replace(", ", "\n") + (", favoured" if side in FAVOURED else "") for side, name in SIDES.items()]
+    axes.set_yticks(range(len(SIDES)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("% of the samples")
+    finish(axes, "Beyond the interval after an update", rules="x")
 
 
 def objective_and_gradient(advantage: float, clip: float) -> tuple[list[float], list[float], list[float]]:

@@ -28,7 +28,7 @@ from ppo_cli.claims.base import (
     samples,
     with_interval,
 )
-from ppo_cli.claims.drawing import COLOURS, learning_curve, name_lines, thousands
+from ppo_cli.claims.drawing import colours_for, finish, learning_curves
 from ppo_cli.report.runs import Curve, Run
 from ppo_cli.report.statistics import estimate
 
@@ -87,16 +87,13 @@ def draw(measured: Measured, figure: Figure) -> None:
     """Entropy and return along training."""
     panels = figure.subplots(1, 2)
     names = {weight: f"bonus {weight:g}" if weight else "no bonus" for weight in measured.curves}
-    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(names.values())}
-    labels = {ENTROPY: ("entropy (nats)", "the policy's entropy"), RETURN: ("episodic return", "return")}
+    colours = colours_for(list(names.values()))
     for axes, tag in zip(panels, TAGS, strict=True):
-        ends = {}
-        for weight, name in names.items():
-            drawn = learning_curve(axes, measured.curves[weight][tag], colours[name])
-            ends[name] = (float(drawn.env_steps[-1]), float(drawn.value[-1]))
-        axes.set(xlabel="env steps", ylabel=labels[tag][0], title=labels[tag][1])
-        thousands(axes)
-        name_lines(axes, ends, colours)
+        learning_curves(axes, {name: measured.curves[weight][tag] for weight, name in names.items()}, colours)
+    panels[0].set_ylabel("nats")
+    panels[1].set_ylabel("episodic return")
+    finish(panels[0], "Entropy of the policy")
+    finish(panels[1], "Return")
 
 
 CLAIM = Claim("Without the entropy bonus the policy turns deterministic too early.", measure, judge, draw)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppo_cli.claims.base import Claim, Verdict, area, by_setting, curves, difference, need, samples, with_interval
-from ppo_cli.claims.drawing import COLOURS, learning_curve, name_lines, shaded_line, thousands
+from ppo_cli.claims.drawing import colours_for, finish, learning_curves, shaded_line
+from ppo_cli.report.charts import PALETTE
 from ppo_cli.report.runs import Curve, Run
 from ppo_cli.report.statistics import estimate
 
@@ -44,10 +45,15 @@ def measure(runs: Sequence[Run]) -> Measured:
     )
 
 
+def best_between(measured: Measured) -> float:
+    """The lambda between the ends with the largest area."""
+    between = [gae_lambda for gae_lambda in measured.areas if 0 < gae_lambda < 1]
+    return max(between, key=lambda gae_lambda: estimate(measured.areas[gae_lambda]).value)
+
+
 def judge(measured: Measured) -> Verdict:
     """The best lambda in between against either end."""
-    areas = measured.areas
-    best = max((each for each in areas if 0 < each < 1), key=lambda each: estimate(areas[each]).value)
+    areas, best = measured.areas, best_between(measured)
     gains = {end: difference(areas[best], areas[end]) for end in (0, 1)}
     sentence = (
         f"The best lambda in between, {best:g}, had a mean return of {with_interval(estimate(areas[best]))}: "
@@ -63,21 +69,16 @@ def judge(measured: Measured) -> Verdict:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """Areas over lambda, and the learning curves of the ends and the best."""
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
-    lambdas = list(measured.areas)
-    places = list(map(float, range(len(lambdas))))  # evenly spaced: what matters lies near 1
-    shaded_line(left, places, [estimate(values) for values in measured.areas.values()], COLOURS[0])
-    left.set_xticks(places, [f"{gae_lambda:g}" for gae_lambda in lambdas])
-    left.set(xlabel="lambda (steps not to scale)", ylabel="mean return over the run", title="return over lambda")
-    best = max((each for each in lambdas if 0 < each < 1), key=lambda each: estimate(measured.areas[each]).value)
-    colours = {f"lambda {each:g}": colour for each, colour in zip((0, best, 1), COLOURS[1:], strict=False)}
-    ends = {}
-    for (name, colour), each in zip(colours.items(), (0, best, 1), strict=True):
-        drawn = learning_curve(right, measured.curves[each], colour)
-        ends[name] = (float(drawn.env_steps[-1]), float(drawn.value[-1]))
-    right.set(xlabel="env steps", ylabel="episodic return", title="the two ends and the best")
-    thousands(right)
-    name_lines(right, ends, colours)
+    left, right = figure.subplots(1, 2)
+    places = list(map(float, range(len(measured.areas))))  # evenly spaced: what matters lies near 1
+    shaded_line(left, places, [estimate(values) for values in measured.areas.values()], PALETTE[0])
+    finish(left, "Mean return over the run")
+    left.set_xticks(places, [f"{gae_lambda:g}" for gae_lambda in measured.areas])
+    left.set_xlabel("lambda, not to scale")
+    curves = {f"lambda {each:g}": measured.curves[each] for each in (0, best_between(measured), 1)}
+    right.set_ylabel("episodic return")
+    learning_curves(right, curves, colours_for(list(curves)))
+    finish(right, "Return while learning: the ends and the best")
 
 
 CLAIM = Claim("Lambda trades bias against variance.", measure, judge, draw)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppo_cli.claims.base import Claim, Verdict, by_setting, final, need, samples
-from ppo_cli.claims.drawing import COLOURS, name_lines, shaded_line
+from ppo_cli.claims.drawing import colours_for, finish, name_lines, shaded_line
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Array, Estimate, estimate, estimate_strata, interquartile_mean
 
@@ -116,20 +116,22 @@ def judge(measured: Measured) -> Verdict:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """Return and largest KL against the learning rate."""
-    left, right = figure.subplots(1, 2)
-    colours = dict(zip(sorted(measured.returns), COLOURS, strict=False))
-    for axes, figures in ((left, measured.returns), (right, measured.largest_kl)):
+    panels = figure.subplots(1, 2)
+    colours = colours_for(sorted(measured.returns))
+    for axes, figures in zip(panels, (measured.returns, measured.largest_kl), strict=True):
         ends = {}
         for algo, rates in figures.items():
             values = [estimate(each) for each in rates.values()]
             shaded_line(axes, list(rates), values, colours[algo])
             ends[algo] = (max(rates), values[-1].value)
-        axes.set(xscale="log", xlabel="learning rate (trpo: of its critic)")
-        if axes is right:
-            axes.set(yscale="log")
+        axes.set_xscale("log")
+        axes.set_yscale("log" if axes is panels[1] else "linear")
+        axes.set_xlabel("learning rate (of trpo: of its critic)")
         name_lines(axes, ends, colours)
-    left.set(ylabel="episodic return", title="return at the end of the run")
-    right.set(ylabel="KL(old, new), nats", title="largest KL of an update")
+    panels[0].set_ylabel("episodic return")
+    panels[1].set_ylabel("KL(old, new), nats")
+    finish(panels[0], "Return at the end of the run")
+    finish(panels[1], "Largest KL of an update")
 
 
 CLAIM = Claim(

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ppo_cli.claims.base import Claim, Verdict, area, by_setting, curves, difference, need, samples, with_interval
-from ppo_cli.claims.drawing import COLOURS, learning_curve, name_lines, shaded_line, thousands
+from ppo_cli.claims.drawing import colours_for, finish, learning_curves, shaded_line
+from ppo_cli.report.charts import PALETTE
 from ppo_cli.report.runs import Curve, Run
 from ppo_cli.report.statistics import estimate
 
@@ -65,20 +66,17 @@ def breaking(areas: dict[int, list[float]], best: int) -> str:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """Learning curves, and their areas over the number of epochs."""
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    colours = {f"{epochs} epoch{'s' * (epochs > 1)}": COLOURS[n % len(COLOURS)] for n, epochs in enumerate(measured.curves)}
-    ends = {}
-    for (name, colour), seeds in zip(colours.items(), measured.curves.values(), strict=True):
-        drawn = learning_curve(left, seeds, colour)
-        ends[name] = (float(drawn.env_steps[-1]), float(drawn.value[-1]))
-    left.set(xlabel="env steps", ylabel="episodic return", title="learning curves")
-    thousands(left)
-    name_lines(left, ends, colours)
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    curves = {f"{epochs} epoch{'s' * (epochs > 1)}": seeds for epochs, seeds in measured.curves.items()}
+    left.set_ylabel("episodic return")
+    learning_curves(left, curves, colours_for(list(curves)))
+    finish(left, "Return while learning")
     epochs = list(measured.areas)
-    shaded_line(right, epochs, [estimate(values) for values in measured.areas.values()], COLOURS[0])
+    shaded_line(right, epochs, [estimate(values) for values in measured.areas.values()], PALETTE[0])
     right.set_xscale("log", base=2)
+    finish(right, "Mean return over the run")
     right.set_xticks(epochs, list(map(str, epochs)))
-    right.set(xlabel="epochs per rollout", ylabel="mean return over the run", title="sample efficiency")
+    right.set_xlabel("epochs per rollout")
 
 
 CLAIM = Claim("Several epochs per batch raise sample efficiency.", measure, judge, draw)

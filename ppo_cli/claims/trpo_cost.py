@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppo_cli.claims.base import Claim, Verdict, by_setting, need, with_interval
-from ppo_cli.claims.drawing import COLOURS, GREY, name_lines, shaded_line
+from ppo_cli.claims.drawing import colours_for, finish, name_lines, note, shaded_line
+from ppo_cli.report.figures import SOFT
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Array, Estimate, estimate, estimate_strata, interquartile_mean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FAR_MORE = 3.0
 FIRST_ORDER = 2.0
+HESSIAN = "Hessian, if stored"
 KINDS = ("vpg", "a2c", "ppo", "trpo")
 FIGURES = ("seconds", "megabytes", "forward_passes", "backward_passes")
 
@@ -82,10 +85,11 @@ def judge(measured: Measured) -> Verdict:
     per_pass = ratio(ppo["seconds"] / passes(ppo), vpg["seconds"] / passes(vpg))
     whole = ratio(trpo["seconds"], ppo["seconds"])
     sentence = (
-        f"With {size:,} parameters an update of TRPO took {with_interval(dearer, '.1f')} times as long as one of vpg, and "
-        f"{with_interval(whole, '.1f')} times as long as one of PPO with its {ppo['backward_passes'][0]:.0f} epochs; a pass "
-        f"of PPO took {with_interval(per_pass, '.2f')} times one of vpg. TRPO needed {trpo['megabytes'].mean():.0f} MB; "
-        f"its Hessian, which is never stored, would be {hessian_megabytes(size):,.0f} MB."
+        f"With {size:,} parameters an update of TRPO took {with_interval(dearer, '.1f')} times as long as one of vpg "
+        f"and {with_interval(whole, '.1f')} times as long as one of PPO with its {ppo['backward_passes'].mean():.0f} "
+        f"epochs; a pass of PPO took {with_interval(per_pass, '.2f')} times as long as one of vpg. TRPO needed "
+        f"{trpo['megabytes'].mean():.0f} MB; its Hessian, which is never stored, would be "
+        f"{hessian_megabytes(size):,.0f} MB."
     )
     if dearer.low >= FAR_MORE and per_pass.high <= FIRST_ORDER:
         return Verdict("holds", sentence)
@@ -104,33 +108,40 @@ def hessian_megabytes(size: int) -> float:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """Time and memory against the number of parameters; passes."""
-    time, memory, bars = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 1))
-    colours = dict(zip(KINDS, COLOURS, strict=False))
+    time, memory, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+    colours = colours_for(KINDS) | {HESSIAN: SOFT}
+    sizes = sorted(measured.costs["trpo"])
+    memory.plot(sizes, [hessian_megabytes(size) for size in sizes], color=SOFT, linestyle=(0, (1, 3)))
     for axes, name, scale in ((time, "seconds", 1000), (memory, "megabytes", 1)):
-        ends = {}
-        for kind, sizes in measured.costs.items():
-            figures = [estimate(scale * cost[name]) for cost in sizes.values()]
-            shaded_line(axes, list(map(float, sizes)), figures, colours[kind])
-            ends[kind] = (float(max(sizes)), figures[-1].value)
-        axes.set(xscale="log", yscale="log", xlabel="parameters")
-        if axes is memory:
-            sizes_shown = sorted(measured.costs["trpo"])
-            axes.plot(sizes_shown, [hessian_megabytes(size) for size in sizes_shown], "--", color=GREY)
-            ends["the Hessian,\nif stored"] = (sizes_shown[-1], hessian_megabytes(sizes_shown[-1]))
-        name_lines(axes, ends, colours | {"the Hessian,\nif stored": GREY})
-    time.set(ylabel="ms", title="processor time of an update")
-    memory.set(ylabel="MB", title="its peak memory")
+        ends = {HESSIAN: (float(sizes[-1]), hessian_megabytes(sizes[-1]))} if axes is memory else {}
+        for kind, costs in measured.costs.items():
+            figures = [estimate(scale * cost[name]) for cost in costs.values()]
+            shaded_line(axes, list(map(float, costs)), figures, colours[kind])
+            ends[kind] = (float(max(costs)), figures[-1].value)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("parameters")
+        name_lines(axes, ends, colours)
+    time.set_ylabel("ms")
+    memory.set_ylabel("MB")
+    finish(time, "Processor time of an update")
+    finish(memory, "Its peak memory")
+    draw_passes(bars, measured, colours)
+
+
+def draw_passes(axes: Axes, measured: Measured, colours: dict[str, str]) -> None:
+    """Passes of the batch through the network, one bar a kind."""
     for row, kind in enumerate(KINDS):
         cost = measured.costs[kind][measured.largest]
-        forward, backward = float(cost["forward_passes"].mean()), float(cost["backward_passes"].mean())
-        bars.barh(row, forward, color=colours[kind])
-        bars.barh(row, backward, left=forward, color=colours[kind], alpha=0.5)
-        bars.annotate(f"{forward:g} + {backward:g}", (forward + backward, row), xytext=(4, 0), textcoords="offset points", va="center")
-    bars.set_yticks(range(len(KINDS)), KINDS)
-    bars.invert_yaxis()
-    bars.margins(x=0.25)
-    bars.grid(axis="y", visible=False)
-    bars.set(xlabel="forward + backward (paler)", title="passes of the whole batch")
+        forward, backward = (float(cost[name].mean()) for name in ("forward_passes", "backward_passes"))
+        axes.barh(row, forward, 0.6, color=colours[kind])
+        axes.barh(row, backward, 0.6, left=forward, color=colours[kind], alpha=0.45)
+        note(axes, f"{forward:.3g} + {backward:.3g}", (forward + backward, row), colours[kind], (4, 0))
+    axes.set_yticks(range(len(KINDS)), KINDS)
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
+    axes.set_xlabel("forward + backward (paler) passes of the batch")
+    finish(axes, "Passes of an update", rules="x")
 
 
 CLAIM = Claim(

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppo_cli.claims.base import Claim, Verdict, by_setting, need, with_interval
-from ppo_cli.claims.drawing import COLOURS, GREY, name_lines, thousands
+from ppo_cli.claims.drawing import colours_for, finish, name_lines, note
+from ppo_cli.report.figures import SOFT
+from ppo_cli.report.numbers import steps_text
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Array, estimate
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 ENOUGH = 100
 TOLERATED = 5.0  # per cent
 ROUNDING = 1 + 1e-6
+LEAST_SHOWN = 1e-3  # of max_kl
 SEEN, UNSEEN = "losses/kl", "trpo/held_out_kl"
 
 
@@ -52,10 +55,13 @@ def measure(runs: Sequence[Run]) -> Measured:
             for tag, collected in relative.items():
                 collected.append(run.curve(tag).value[accepted] / max_kl)
     curves = {
-        max_kl: tuple(np.concatenate([np.asarray(run.curve(SEEN)[part], float) for run in group]) for part in (0, 1))
+        max_kl: (
+            np.concatenate([run.curve(SEEN).env_steps.astype(float) for run in group]),
+            np.concatenate([run.curve(SEEN).value for run in group]),
+        )
         for max_kl, group in groups.items()
     }
-    return Measured(relative[SEEN], relative[UNSEEN], curves)  # type: ignore[arg-type]
+    return Measured(relative[SEEN], relative[UNSEEN], curves)
 
 
 def judge(measured: Measured) -> Verdict:
@@ -79,26 +85,39 @@ def judge(measured: Measured) -> Verdict:
 
 def draw(measured: Measured, figure: Figure) -> None:
     """KL along training for each radius; how it is distributed on the batch and on fresh states."""
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    ends, colours = {}, {}
-    for colour, (max_kl, (env_steps, kl)) in zip(COLOURS, measured.curves.items(), strict=False):
-        left.plot(env_steps, np.maximum(kl, max_kl * 1e-3), ".", color=colour, markersize=2.5, alpha=0.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    colours = colours_for([f"max_kl {max_kl:g}" for max_kl in measured.curves])
+    for colour, (max_kl, (env_steps, kl)) in zip(colours.values(), measured.curves.items(), strict=True):
+        left.plot(env_steps, np.maximum(kl, LEAST_SHOWN * max_kl), ".", color=colour, markersize=2.5, alpha=0.5)
         left.axhline(max_kl, color=colour, linewidth=1.2)
-        name = f"max_kl {max_kl:g}"
-        colours[name], ends[name] = colour, (float(env_steps.max()), max_kl)
-    left.set(yscale="log", xlabel="env steps", ylabel="KL of an update (nats)", title="updates, and the radius as a line")
-    thousands(left)
-    name_lines(left, ends, colours)
-    parts = {"its own batch": (measured.seen, COLOURS[0]), "fresh states": (measured.unseen, COLOURS[1])}
-    for row, (name, (values, colour)) in enumerate(parts.items()):
-        ordered = np.sort(np.concatenate(values))
-        share = 100 * np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
-        right.plot(ordered, share, color=colour)
-        place = int(len(ordered) * (0.35 + 0.3 * row))
-        right.annotate(name, (ordered[place], share[place]), xytext=(-6 if row == 0 else 8, 0), textcoords="offset points", color=colour, ha="right" if row == 0 else "left", va="center")
-    right.axvline(1, color=GREY, linewidth=1.2)
-    right.set(xlabel="KL / max_kl", ylabel="% of the accepted updates at or below", title="on whose states it is measured")
-    right.set_xlim(0, max(2.0, float(np.quantile(np.concatenate(measured.unseen), 0.995))))
+    left.set_yscale("log")
+    left.set_xlabel("environment steps")
+    left.set_ylabel("KL(old, new), nats")
+    left.xaxis.set_major_formatter(lambda value, _: steps_text(value))
+    last = max(float(env_steps.max()) for env_steps, _ in measured.curves.values())
+    name_lines(left, {f"max_kl {max_kl:g}": (last, max_kl) for max_kl in measured.curves}, colours)
+    finish(left, "Accepted updates, and the radius as a line")
+    shares = np.linspace(0, 100, 201)
+    quantiles = {
+        name: np.percentile(np.concatenate(values), shares)
+        for name, values in {"its own batch": measured.seen, "fresh states": measured.unseen}.items()
+    }
+    for row, (name, colour) in enumerate(colours_for(list(quantiles)).items()):
+        right.plot(quantiles[name], shares, color=colour)
+        place = 80 + 40 * row
+        note(
+            right,
+            name,
+            (quantiles[name][place], shares[place]),
+            colour,
+            (8 if row else -8, 0),
+            "left" if row else "right",
+        )
+    right.axvline(1, color=SOFT, linestyle=(0, (1, 3)), linewidth=1.2)
+    right.set_xlim(0, max(2.0, 1.05 * float(quantiles["fresh states"][199])))
+    right.set_xlabel("KL / max_kl")
+    right.set_ylabel("% of the updates at or below")
+    finish(right, "On whose states the KL is measured")
 
 
 CLAIM = Claim("TRPO keeps every update inside the trust region.", measure, judge, draw)

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
+from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
@@ -90,6 +91,8 @@ def checked(composer: Composer, arguments: Arguments) -> DictConfig:
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     jobs = [config]
+    if config.get("claim") and config.hydra.mode != RunMode.MULTIRUN:
+        problems.append(f"experiment={config.claim}: is a sweep: ppo-train -m experiment={config.claim}")
     if config.hydra.mode == RunMode.MULTIRUN and not found:
         jobs = []
         for overrides in combinations(swept_settings(composer, settings, config)):
@@ -155,6 +158,8 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
             raise
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
+            if config.get("claim") and not is_stopped:
+                report_claims(folder)
     return 0
 
 

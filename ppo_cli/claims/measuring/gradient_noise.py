@@ -12,7 +12,8 @@ what lies beyond the rollout's end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from operator import itemgetter
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from ppo_cli.algorithms.natural_gradient import flatten
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.algorithms.trpo import value_loss
 from ppo_cli.losses import masked_mean
-from ppo_cli.networks.base import ActorCritic
 from ppo_cli.settings import Range, check_ranges
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Batch, Metrics, Rollout, map_tensors, training_batch
@@ -97,10 +97,10 @@ class GradientNoise:
 def trajectory_gradients(actor_critic: torch.nn.Module, rollout: Rollout, estimates: list[Tensor]) -> Tensor:
     """The gradient of the mean of log pi A over each environment's trajectory, for K advantages [T, N]: [K, N, P]."""
     parameters = list(actor_critic.parameters())
-    options = {"retain_graph": True, "materialize_grads": True}  # the critic's part is 0
+    options: Any = {"retain_graph": True, "materialize_grads": True}  # the critic's part is 0
     gradients = []
     for n in range(rollout.reward.shape[1]):
-        policy, _ = actor_critic(map_tensors(lambda x, n=n: x[:, n], rollout.obs))
+        policy, _ = actor_critic(map_tensors(itemgetter((slice(None), n)), rollout.obs))
         log_prob = policy.log_prob(rollout.action[:, n])
         means = [masked_mean(log_prob * advantage[:, n], rollout.valid[:, n]) for advantage in estimates]
         gradients.append([flatten(torch.autograd.grad(mean, parameters, **options)) for mean in means])

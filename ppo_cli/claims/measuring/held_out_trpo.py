@@ -35,10 +35,9 @@ class HeldOutTRPO:
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
         """TRPO's update on the first half of the environments, then the KL on the second half."""
         half = rollout.reward.shape[1] // 2
-        seen, unseen = (map_tensors(lambda x, part=part: x[:, part], rollout) for part in (slice(half), slice(half, None)))
-        trpo = TRPO(
-            gamma=self.gamma, gae_lambda=self.gae_lambda, max_kl=self.max_kl, critic_epochs=self.critic_epochs
-        )
+        seen = map_tensors(lambda x: x[:, :half], rollout)
+        unseen = map_tensors(lambda x: x[:, half:], rollout)
+        trpo = TRPO(gamma=self.gamma, gae_lambda=self.gae_lambda, max_kl=self.max_kl, critic_epochs=self.critic_epochs)
         metrics = trpo.update(state, seen)
         change = state.evaluate(measured_change, training_batch(unseen, unseen.reward))
         return metrics | {"trpo/held_out_kl": change["losses/kl"]}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,9 +25,14 @@ from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.settings import Range, check_ranges
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Distribution, Metrics, Obs, Rollout, map_tensors, num_rows
+from ppo_cli.types import Distribution, Metrics, Obs, Rollout, num_rows
 
-KINDS: dict[str, Callable[..., Algorithm]] = {"vpg": VPG, "a2c": A2C, "ppo": PPO, "trpo": TRPO}
+KINDS: dict[str, Callable[..., Algorithm]] = {
+    "vpg": VPG,
+    "a2c": A2C,
+    "ppo": PPO,
+    "trpo": partial(TRPO, critic_epochs=1, num_minibatches=1),  # one step of the critic, as vpg and a2c take
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ def counted_passes(network: nn.Module) -> Iterator[dict[str, float]]:
             counts["backward"] += rows / 2
 
         policy, value = outputs
-        for output in (tensors_of(policy)[0], value):
+        for output in (next(iter(vars(policy).values())), value):
             if output.requires_grad:
                 output.register_hook(note)
 
@@ -90,17 +95,21 @@ def counted_passes(network: nn.Module) -> Iterator[dict[str, float]]:
         handle.remove()
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the tensors that torch makes inside the block, at their peak; what exists before does not count."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._live: dict[int, int] = {}  # bytes by storage
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         known = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
@@ -110,10 +119,3 @@ class PeakMemory(TorchDispatchMode):
                 weakref.finalize(storage, self._live.pop, storage._cdata, None)
         self.peak = max(self.peak, sum(self._live.values()))
         return result
-
-
-def tensors_of(policy: Distribution) -> list[Tensor]:
-    """What a distribution is made of."""
-    found: list[Tensor] = []
-    map_tensors(lambda x: found.append(x) or x, policy)
-    return found
