@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fused",),
     ("evaluate", "checkpoint", "logger", "report"),
     ("trainer",),
+    ("claims",),
     ("cli",),
     ("bench", "__main__", "__init__"),
 )  # fmt: skip

@@ -91,8 +91,8 @@ def checked(composer: Composer, arguments: Arguments) -> DictConfig:
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     jobs = [config]
-    if config.get("claim") and config.hydra.mode != RunMode.MULTIRUN:
-        problems.append(f"experiment={config.claim}: is a sweep: ppo-train -m experiment={config.claim}")
+    if config.hydra.mode != RunMode.MULTIRUN:
+        problems += lone_run_problems(config, settings)
     if config.hydra.mode == RunMode.MULTIRUN and not found:
         jobs = []
         for overrides in combinations(swept_settings(composer, settings, config)):
@@ -117,6 +117,16 @@ def swept_settings(composer: Composer, settings: list[str], config: DictConfig) 
     """The command line's settings, after those that the config itself sweeps over."""
     params = config.hydra.sweeper.get("params") or {}
     return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
+
+
+def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
+    """Why a single run is not what the config is made for: it sweeps over settings that the command line leaves open."""
+    given = {setting.lstrip("+").partition("=")[0] for setting in settings}
+    open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
+    if not open_ones:
+        return []
+    name = choices_of(config).get("experiment")
+    return [f"experiment={name}: is a sweep over {', '.join(open_ones)}: ppo-train -m experiment={name}"]
 
 
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
