@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
-     "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
+     "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
+     "processes", "run_reader", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
