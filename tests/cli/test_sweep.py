@@ -284,3 +284,11 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_extra(lab: Shell, mo
     assert lab.train("-m", *WORDS, "clip=0.1,0.2", "launcher=joblib") == 2
     needed = "needs hydra-joblib-launcher, which is not installed: pip install 'ppo-cli[joblib]'"
     assert lab.errors == [f"launcher=joblib: {needed}"]
+
+
+def test_the_settings_for_slurm_compose(lab: Shell) -> None:
+    pytest.importorskip("submitit")
+    words = ("launcher=slurm", "hydra.launcher.partition=short", "--cfg", "hydra")
+    assert lab.train("-m", *WORDS, "clip=0.1,0.2", *words) == 0
+    assert "partition: short" in lab.out
+    assert "submitit_launcher.SlurmLauncher" in lab.out
