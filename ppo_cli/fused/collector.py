@@ -6,6 +6,7 @@ and only the policy is compiled.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol, runtime_checkable
 
@@ -143,6 +144,11 @@ class FusedCollector(Collector):
             self.keep_figures(t, figures)
         if is_cut and self.repairs_cuts:
             self.keep_final_obs(t, step, self.storage.truncated[t] & ~self.storage.terminated[t])
+
+    def require_finite(self) -> None:
+        """As ``Collector.require_finite``; nearly always one look is enough."""
+        if not math.isfinite(acting.total(self.rows.obs, self.outcome.reward, self.outcome.next_value)):
+            super().require_finite()
 
     def value_successors(self, storage: Rollout) -> None:
         """As ``Collector.value_successors``, with the values of the rollout itself, which acting left out."""
