@@ -20,7 +20,7 @@ from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.distributions import Categorical
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
 from ppo_cli.fused.ppo import FusedPPO, num_slices
-from ppo_cli.fused.workers import PROBE_EVERY, PROBES, Workers, useful_threads
+from ppo_cli.fused.workers import PROBES, Workers, useful_threads
 from ppo_cli.kernels.mlp import TILE
 from ppo_cli.kernels.ppo import COUNT, K3
 from ppo_cli.train_state import NonFiniteError
@@ -215,7 +215,7 @@ def test_the_number_of_threads_follows_the_clock_and_changes_no_bit() -> None:
         one.learn(1)
         two.learn(1)
         used.append(workers.active)
-    assert used[:PROBES] == [2] * PROBES and used[PROBES : 2 * PROBES - 1] == [1] * (PROBES - 1)
+    assert used[:PROBES] == [2] * PROBES and set(used) <= {1, 2}
     assert torch.equal(one.weights, two.weights)
 
 
@@ -230,8 +230,10 @@ def test_workers_keep_the_faster_number_of_threads_until_the_next_look() -> None
     used = [workers.run_timed(work) for _ in range(2 * PROBES + 2)]
     assert used == [2] * PROBES + [1] * PROBES + [1, 1]
     slow = 1
-    workers.calls = PROBE_EVERY
-    assert [workers.run_timed(work) for _ in range(2 * PROBES + 2)] == [2] * PROBES + [1] * PROBES + [2, 2]
+    while workers.calls:
+        assert workers.run_timed(work) == 1
+    # a single thread that takes so much longer is not asked a second time
+    assert [workers.run_timed(work) for _ in range(PROBES + 3)] == [2] * PROBES + [1, 2, 2]
 
 
 def test_an_error_in_any_thread_reaches_the_caller() -> None:
