@@ -22,7 +22,7 @@ from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
 from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, new_scratch
+from ppo_cli.kernels.mlp import GAUSSIAN, Network, new_scratch
 from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
@@ -161,7 +161,7 @@ class FusedCollector(Collector):
         total = self.rows.value.size
 
         def work(thread: int, threads: int) -> None:
-            first, end = share_blocks(total, TILE, thread, threads)
+            first, end = share_blocks(total, self.actor.network.tile, thread, threads)
             acting.evaluate(self.actor, self.scratch[thread], self.rows, first, end)
 
         if total < WORTH_SHARING:

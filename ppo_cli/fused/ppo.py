@@ -15,7 +15,7 @@ from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
 from ppo_cli.kernels.advantages import Advantages
-from ppo_cli.kernels.mlp import TILE, new_scratch
+from ppo_cli.kernels.mlp import Network, new_scratch
 from ppo_cli.kernels.ppo import (
     CLIPFRAC,
     COUNT,
@@ -147,7 +147,7 @@ class FusedPPO:
     def exchange(self, minibatch: int) -> Exchange:
         """Room for the units of a minibatch."""
         network = self.network
-        slices = num_slices(len(network.parameters), minibatch, network.is_shared)
+        slices = num_slices(network, minibatch)
         units = slices if network.is_shared else 2 * slices
         return Exchange(
             barrier=self.barrier,
@@ -226,10 +226,10 @@ def num_seen(report: NDArray[np.float64]) -> int:
     return int((~np.isnan(report[:, COUNT])).sum())
 
 
-def num_slices(num_parameters: int, minibatch: int, is_shared: bool) -> int:
+def num_slices(network: Network, minibatch: int) -> int:
     """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows.
 
     Separate networks are two units of work for each slice, so that half as many slices do.
     """
-    tiles = minibatch // (TILE if is_shared else 2 * TILE)
-    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // num_parameters))
+    tiles = minibatch // (network.tile if network.is_shared else 2 * network.tile)
+    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // len(network.parameters)))

@@ -19,9 +19,9 @@ from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.distributions import Categorical
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
-from ppo_cli.fused.ppo import FusedPPO, num_slices
+from ppo_cli.fused.ppo import MAX_SLICED, MAX_SLICES, FusedPPO, num_slices
 from ppo_cli.fused.workers import PROBES, Workers, useful_threads
-from ppo_cli.kernels.mlp import TILE
+from ppo_cli.kernels.mlp import Network, tile_for
 from ppo_cli.kernels.ppo import COUNT, K3
 from ppo_cli.train_state import NonFiniteError
 from tests.fused.helpers import ENVS, Run, assert_same_learning, assert_same_metrics, assert_same_rollout, make_run
@@ -173,6 +173,13 @@ def test_every_algorithm_learns_from_the_fused_collector_as_from_the_other(name:
     assert_same_learning(ours, reference, atol=1e-4)
 
 
+def made_network() -> Network:
+    """The one of the runs below."""
+    algorithm = make_run("fused", ENVS["cartpole"](1)).algorithm
+    assert isinstance(algorithm, FusedPPO)
+    return algorithm.network
+
+
 def without_probing(run: Run) -> Run:
     """Always on all its threads."""
     for part in (run.collector, run.algorithm):
@@ -200,11 +207,17 @@ def test_the_number_of_threads_changes_no_bit(env: str, num_envs: int, normalize
 
 
 def test_a_minibatch_of_the_test_above_is_cut_into_slices() -> None:
-    assert num_slices(2000, 64 * 64 // 3, is_shared=True) == 16
-    assert num_slices(2000, 64 * 64 // 3, is_shared=False) == 10
-    assert num_slices(2000, 2 * TILE + 1, is_shared=True) == 2
-    assert num_slices(2000, TILE - 1, is_shared=True) == 1
-    assert num_slices(10**7, 10**6, is_shared=False) == 1
+    network = made_network()
+    assert network.tile == 256
+    assert num_slices(network, 64 * 64 // 3) == 2  # of the actor's samples, and of the critic's
+    assert num_slices(network._replace(is_shared=True), 64 * 64 // 3) == 5
+    assert num_slices(network._replace(is_shared=True), 255) == 1
+    assert num_slices(network, 10**6) == MAX_SLICES
+    assert num_slices(network._replace(parameters=np.zeros(MAX_SLICED // 3, np.float32)), 10**6) == 3
+
+
+def test_wide_layers_take_fewer_samples_at_a_time() -> None:
+    assert [tile_for(width) for width in (1, 64, 65, 128, 256, 1024)] == [256, 256, 128, 128, 64, 64]
 
 
 def test_the_number_of_threads_follows_the_clock_and_changes_no_bit() -> None:
