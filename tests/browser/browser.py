@@ -35,6 +35,23 @@ return read(document.body).join('').replace(/\\s+/g, ' ');
 """
 
 
+CLICK = """
+function find(node) {
+  const inner = [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes];
+  for (const child of inner) {
+    if (child.nodeType === Node.TEXT_NODE && child.data.trim().toLowerCase() === TEXT && node.getClientRects().length)
+      return node;
+    const found = child.nodeType === Node.TEXT_NODE ? null : find(child);
+    if (found) return found;
+  }
+  return null;
+}
+const found = find(document.body);
+if (found) found.click();
+return found !== null;
+"""
+
+
 class Browser:
     """One window of a fresh, temporary profile. Tall, because TensorBoard draws only the cards that are in view."""
 
@@ -77,6 +94,14 @@ class Browser:
     def run(self, script: str) -> Any:
         """The value that a script returns in the page."""
         return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def click(self, text: str, seconds: float = 45) -> None:
+        """Click what shows exactly this text, in whatever case, once it is there."""
+        deadline = time.monotonic() + seconds
+        while not self.run(f"const TEXT = {json.dumps(text.lower())};{CLICK}"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing on the page shows {text!r} after {seconds} s")
+            time.sleep(0.2)
 
     def text(self) -> str:
         """Every text of the page, visible or not, white space collapsed."""
