@@ -27,7 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A part may import its own layer and those before it."""
 
 HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "matplotlib"}
-ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
+ENTRY_POINTS = tuple(
+    [f"ppo_cli.cli.{name}" for name in ("train", "eval", "report", "complete", "help")] + ["ppo_cli.__main__"]
+)
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -91,6 +91,13 @@ class Browser:
         self._call("POST", "/url", {"url": "about:blank"})
         self._call("POST", "/url", {"url": url})
 
+    def emulate(self, width: int, height: int, theme: str) -> None:
+        """Show pages on a screen of this size to somebody who prefers a ``light`` or a ``dark`` theme."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        for command, parameters in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", media)):
+            self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": parameters})
+
     def run(self, script: str) -> Any:
         """The value that a script returns in the page."""
         return self._call("POST", "/execute/sync", {"script": script, "args": []})
@@ -115,6 +122,15 @@ class Browser:
                 raise AssertionError(f"the page lacks {missing} after {seconds} s; it says: {text}")
             time.sleep(0.2)
         return text
+
+    def wait_for_value(self, script: str, seconds: float = 45) -> Any:
+        """What a script returns, once that is not null."""
+        deadline = time.monotonic() + seconds
+        while (value := self.run(script)) is None:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still nothing after {seconds} s from: {script}")
+            time.sleep(0.2)
+        return value
 
     def screenshot(self, path: Path) -> None:
         """Save what the window shows as PNG."""
