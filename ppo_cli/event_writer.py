@@ -10,7 +10,7 @@ import io
 import os
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class EventWriter:
     def __init__(self, run_dir: Path, start_env_steps: int, warn: Callable[[str], None]) -> None:
         # TensorBoard reads a folder's files in the order of their names; a resumed run must come after its first part.
         self._file = AppendFile(run_dir / f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}", warn)
+        self._scalars = event_pb2.Event()  # what `scalars` fills each time,
+        self._tags: list[str] = []  # with a point for each of these
+        self._points: list[Any] = []
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         purge_from = start_env_steps + 1 if start_env_steps else 0  # the point at start_env_steps itself is valid
         self._write(
@@ -57,7 +60,15 @@ class EventWriter:
 
     def scalars(self, env_steps: int, values: Mapping[str, float]) -> None:
         """Write one point on each tag's curve, as one event."""
-        self._add(env_steps, [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        event, tags = self._scalars, list(values)
+        if tags != self._tags:  # nearly always those of the last time, whose event is filled again
+            summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag) for tag in tags])
+            event = self._scalars = event_pb2.Event(summary=summary)
+            self._tags, self._points = tags, list(event.summary.value)
+        event.wall_time, event.step = time.time(), env_steps
+        for point, value in zip(self._points, values.values(), strict=True):
+            point.simple_value = value
+        self._write(event)
 
     def image(self, env_steps: int, tag: str, rgb: NDArray[np.uint8]) -> None:
         """Write one picture, uint8 [H, W, 3]."""
@@ -77,7 +88,12 @@ class EventWriter:
         self._add(env_steps, [_text_value(tag, markdown.encode(), metadata)])
 
     def session_start(
-        self, env_steps: int, hyperparameters: Mapping[str, Hyperparameter], trial_id: str, metric_tags: Sequence[str]
+        self,
+        env_steps: int,
+        hyperparameters: Mapping[str, Hyperparameter],
+        trial_id: str,
+        metric_tags: Sequence[str],
+        chosen: Collection[str] = (),
     ) -> None:
         """Put the run into the HParams table, beside the other seeds of the same trial.
 
@@ -86,12 +102,14 @@ class EventWriter:
             hyperparameters: The table's columns. None has a column and no value.
             trial_id: Equal for runs that differ in nothing but the seed: TensorBoard shows their mean as one row.
             metric_tags: Scalars that become columns, too.
+            chosen: Hyperparameters to show first; TensorBoard ticks five columns and leaves the others to be ticked.
         """
         # TensorBoard takes the columns of a whole folder from the first run that it meets, so runs of one kind have to
         # declare equal bytes: no creation time, and no domain of values.
         experiment = api_pb2.Experiment(
             hparam_infos=[
-                api_pb2.HParamInfo(name=name, type=_data_type(value)) for name, value in sorted(hyperparameters.items())
+                api_pb2.HParamInfo(name=name, type=_data_type(value), differs=name in chosen)
+                for name, value in sorted(hyperparameters.items())
             ],
             metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metric_tags],
         )

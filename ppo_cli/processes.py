@@ -152,9 +152,9 @@ class JobPool:
                 if stop:
                     for each in self.running:
                         each.stop("stopped", "interrupted", stop.signal_number)
-                yield from self.reap()
-                if not self.running and (stop or upcoming is None):
+                if not self.running:
                     return
+                yield from self.reap()
                 self.watch()
                 time.sleep(POLL_SECONDS)
         finally:

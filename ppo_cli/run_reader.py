@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,6 @@ class JobProgress:
     def __init__(self, folder: Path, total_env_steps: int) -> None:
         self.folder = folder
         self.total_env_steps = total_env_steps
-        self.started = time.monotonic()
         self._tails: dict[Path, MetricsTail] = {}
         self._throughput: Throughput | None = None
         self.snapshot = Snapshot(0, total_env_steps, math.nan)
@@ -105,8 +103,10 @@ class JobProgress:
         rows = [row for tail in self._tails.values() if (row := tail.read())]
         env_steps = sum(int(row["env_steps"]) for row in rows)
         if env_steps != self.snapshot.env_steps:
-            self._throughput = self._throughput or Throughput(env_steps)
-            self._throughput.mark(env_steps)
+            if self._throughput is None:  # what came before was not watched
+                self._throughput = Throughput(env_steps)
+            else:
+                self._throughput.mark(env_steps)
             returns = mean(row.get(RETURN_TAG) or math.nan for row in rows)
             rate = self._throughput.recent
             self.snapshot = Snapshot(env_steps, self.total_env_steps, rate, {RETURN_TAG: returns})

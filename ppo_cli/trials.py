@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Hyperparameter = bool | int | float | str | None
@@ -16,12 +16,18 @@ NOT_HYPERPARAMETERS = {
 }
 """Keys that change where a run is computed, how it is watched, or which sample of it is drawn: not what is compared."""
 
+GROUPS = ("env", "network", "algo")
+"""Keys that choose a part by its name."""
+
 MAX_HYPERPARAMETERS = 32
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
-    """The scalars of a configuration by dotted name: top-level keys first, then the nested ones, the first 32."""
+def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
+    """The settings of a configuration by dotted name, the first 32: ``chosen`` ones, top-level keys, nested ones.
+
+    Lists are texts, as one would type them.
+    """
     flat: dict[str, Hyperparameter] = {}
     pending = [("", config)]
     while pending:
@@ -30,9 +36,16 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
             name = f"{prefix}{key}"
             if isinstance(value, Mapping):
                 pending.append((f"{name}.", value))
-            elif isinstance(value, Hyperparameter) and not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
-                flat[name] = value
-    return dict(list(flat.items())[:MAX_HYPERPARAMETERS])
+            elif not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
+                flat[name] = value if isinstance(value, Hyperparameter) else str(value).replace(" ", "")
+    ordered = {name: flat[name] for name in chosen if name in flat} | flat
+    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+
+
+def chosen_settings(overrides: Sequence[str]) -> list[str]:
+    """Dotted names of what was typed: ``clip`` for ``clip=0.1``, ``algo.name`` for ``algo=trpo``."""
+    words = dict.fromkeys(override.lstrip("+").partition("=")[0] for override in overrides)
+    return [f"{word}.name" if word in GROUPS else word for word in words]
 
 
 def trial_id(config: Mapping[str, Any]) -> str:

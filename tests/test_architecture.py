@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
-     "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
+     "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
+     "processes", "run_reader", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
@@ -28,7 +29,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A part may import its own layer and those before it."""
 
 HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "matplotlib"}
-ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
+ENTRY_POINTS = tuple(
+    [f"ppo_cli.cli.{name}" for name in ("train", "eval", "report", "complete", "help")] + ["ppo_cli.__main__"]
+)
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

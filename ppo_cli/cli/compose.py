@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
-from ppo_cli.cli.launcher import register_launcher
+from ppo_cli.cli.launcher import missing_launcher, register_launcher
 from ppo_cli.cli.run_folder import register_resolvers
 
 ROOT = "pkg://ppo_cli.configs"
@@ -197,7 +197,7 @@ class Composer:
         if isinstance(value, list):
             return f"{line}: choose one {group}: {' | '.join(options)}"
         if str(value) in options:
-            return None
+            return missing_launcher(str(value)) if group == "launcher" else None
         offer = (
             f"Choose from: {', '.join(options)}" if options else f"There are none; put one in your own {group}/ folder"
         )

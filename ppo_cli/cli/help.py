@@ -28,11 +28,11 @@ TRAIN_EXAMPLES = (
     ("ppo-train env=minesweeper clip=0.2", "learn Minesweeper, 9x9 with 10 mines"),
     ("ppo-train env=cartpole total_env_steps=1e5", "balance a pole; half a minute"),
     ("ppo-train env=gymnasium env.id=Acrobot-v1", "any Gymnasium environment"),
-    ("ppo-train -m clip=0.1,0.2 seed=1,2", "four runs, one after the other"),
+    ("ppo-train -m clip=0.1,0.2 seed=1,2", "four runs, as many at once as the cores carry"),
     ("ppo-train resume=latest total_env_steps=4e6", "go on with the newest run"),
 )
 TRAIN_FLAGS = (
-    ("-m", "sweep: several values for a setting, one run for each combination"),
+    ("-m", "sweep: several values for a setting, one run for each combination; the same again does what is missing"),
     ("--help", "this text, for the env, algo and network on the line: ppo-train env=pendulum --help"),
     ("--cfg job", "print the settings of a run, and do nothing else"),
     ("--config-dir DIR", "your own env/, network/, algo/ and experiment/ YAML files, beside ours"),

@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,27 @@ from ppo_cli.signals import stop_on_signals
 
 PLUGIN = "hydra_plugins.ppo_cli.ProcessLauncher"
 """The name of ours among Hydra's plugins, which takes none from outside this namespace."""
+
+
+EXTRAS = {
+    "joblib": ("hydra-joblib-launcher", "joblib"),
+    "submitit_local": ("hydra-submitit-launcher", "submitit"),
+    "slurm": ("hydra-submitit-launcher", "submitit"),
+    "ray": ("hydra-ray-launcher", "ray"),
+}
+"""Launchers that others wrote: the package, and the extra of ours that installs it."""
+
+
+def missing_launcher(name: str) -> str | None:
+    """What to install for ``launcher=<name>``, None where nothing is missing."""
+    package, extra = EXTRAS.get(name, ("", ""))
+    if not package:
+        return None
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return f"launcher={name}: needs {package}, which is not installed: pip install 'ppo-cli[{extra}]'"
+    return None
 
 
 @functools.cache

@@ -92,9 +92,9 @@ def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:
     if not is_named:
         return (None if config.again else newest_like(sweep, folder.parent)) or folder
     before = read_sweep(folder)
-    holds_runs = any(folder.glob(f"*/{RECORD}"))
-    if holds_runs and (config.again or before is None or not sweep.is_same(before, may_grow=True)):
-        what = "this sweep already" if before and before.fixed == sweep.fixed else "other runs"
+    is_same = before is not None and sweep.is_same(before, may_grow=True)
+    if any(folder.glob(f"*/{RECORD}")) and (config.again or not is_same):
+        what = "this sweep already" if is_same else "other runs"
         raise UserError(f"{shown_path(folder)}: holds {what}; choose another run_name")
     return folder
 

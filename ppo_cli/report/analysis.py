@@ -57,8 +57,8 @@ class Report:
     @property
     def title(self) -> str:
         """``cartpole, ppo: 45 runs``."""
-        names = [sorted({str(name_of(run, part)) for run in self.runs}) for part in ("env", "algo")]
-        return f"{', '.join(' '.join(part) for part in names if part)}: {plural(len(self.runs), 'run')}"
+        names = [sorted({name for run in self.runs if (name := name_of(run, part))}) for part in ("env", "algo")]
+        return f"{', '.join(' '.join(part) for part in names if part) or 'unknown'}: {plural(len(self.runs), 'run')}"
 
     @property
     def subtitle(self) -> str:
@@ -111,14 +111,15 @@ class Report:
         if not states:
             return []
         standing = ", ".join(f"{count} {status}" for status, count in states.most_common())
-        return [f"Not finished: {standing}. Where a configuration has finished runs, its figures count only those."]
+        is_mixed = any(result.left_out and not result.is_provisional for result in self.results)
+        rule = " Where a configuration has finished runs, its figures count only those." if is_mixed else ""
+        return [f"Not finished: {standing}.{rule}"]
 
 
-def name_of(run: Run, part: str) -> object:
-    """What env or algo a run has, a question mark where that is not known."""
+def name_of(run: Run, part: str) -> str:
+    """What env or algo a run has, empty where that is not known."""
     node = run.config.get(part)
-    named = node.get("id") or node.get("name") if isinstance(node, dict) else None
-    return named or "?"
+    return str(node.get("id") or node.get("name") or "") if isinstance(node, dict) else ""
 
 
 def share_text(found: Estimate) -> str:
@@ -139,12 +140,13 @@ def statement(finding: Finding) -> str:
 
 
 def counts_text(result: Result) -> str:
-    """How many runs a figure counts, and what became of the others."""
-    states = Counter(run.status for run in result.left_out)
-    others = [f"{count} {status}" for status, count in states.items()]
+    """How many runs a figure counts, and what became of the others: ``4, 1 failed``, or ``1 running at 30k``."""
+    counted = Counter(run.status for run in result.counted) if result.is_provisional else Counter()
+    left_out = Counter(run.status for run in result.left_out)
+    so_far = [f"{count} {status} at {steps_text(result.env_steps)}" for status, count in counted.items()]
+    others = [f"{count} {status}" for status, count in left_out.items()]
     repeated = [f"{len(result.group.repeated)} repeated"] if result.group.repeated else []
-    so_far = [f"so far, at {steps_text(result.env_steps)}"] if result.is_provisional and result.final.n else []
-    return ", ".join([str(result.final.n), *so_far, *others, *repeated])
+    return ", ".join([*(so_far or [str(result.final.n)]), *others, *repeated])
 
 
 def importance_method(found: Importance) -> str:

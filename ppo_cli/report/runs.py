@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ppo_cli.run_files import CONFIG_FILE, CRASH_FILE, METRICS_FILE, OVERRIDES_FILE, SUMMARY_FILE
-from ppo_cli.trials import NOT_HYPERPARAMETERS
+from ppo_cli.trials import NOT_HYPERPARAMETERS, chosen_settings
 
 Status = Literal["completed", "interrupted", "failed", "running", "killed"]
 
@@ -278,16 +278,18 @@ def _group(samples: list[Run], names: Sequence[str], factors: Sequence[str], lab
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that do not have the same value everywhere, or do not exist everywhere, in the order of the configs."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({exact(each.get(name, ...)) for each in settings}) > 1]
+    """Names that do not have the same value everywhere, or do not exist everywhere, in the order of the configs.
+
+    A run that left no settings says nothing about them.
+    """
+    known = [each for each in settings if each]
+    names = dict.fromkeys(name for each in known for name in each)
+    return [name for name in names if len({exact(each.get(name, ...)) for each in known}) > 1]
 
 
 def factors_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The settings to tell runs of different configurations apart by: those that were typed, where they suffice."""
-    words = dict.fromkeys(override.lstrip("+").partition("=")[0] for run in runs for override in run.overrides)
-    typed = [f"{word}.name" if word in ("env", "algo", "network") else word for word in words]
-    chosen = [name for name in typed if name in names]
+    chosen = [name for name in chosen_settings([word for run in runs for word in run.overrides]) if name in names]
     is_enough = len({exact([run.settings.get(name, ...) for name in chosen]) for run in runs}) == len(runs)
     return chosen if is_enough else list(names)
 
@@ -298,6 +300,7 @@ def labels_of(runs: Sequence[Run], factors: Sequence[str]) -> list[str]:
         ", ".join(
             f"{name.removesuffix('.name')}={shown(run.settings[name])}" for name in factors if name in run.settings
         )
+        or run.folder.absolute().name
         for run in runs
     ]
     is_readable = len(set(labels)) == len(runs) and all(0 < len(label) <= LONGEST_LABEL for label in labels)
