@@ -27,6 +27,7 @@ from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Array, Estimate, estimate, estimate_strata, interquartile_mean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RETURNS = "returns"
@@ -48,7 +49,7 @@ def measure(runs: Sequence[Run]) -> Measured:
     """What the runs measured after their policy and their critic had stopped to learn."""
     finished = [run for run in runs if run.is_finished and len(run.curve(f"noise/{RETURNS}/variance").value)]
     if not finished:
-        raise MissingRunsError("There is no finished run that measured the noise of the gradient")
+        raise MissingRunsError("There are no finished runs with measured gradients")
     names = [tag.split("/")[1] for tag in finished[0].curves if tag.startswith("noise/") and tag.endswith("/variance")]
     return Measured(
         {
@@ -115,19 +116,27 @@ def draw(measured: Measured, figure: Figure) -> None:
     left, right = figure.subplots(1, 2)
     names = [*lambdas(measured).values(), RETURNS]
     places = list(map(float, range(len(names))))
-    shaded_line(left, places, [estimate(measured.of(name, "advantage_variance")) for name in names], PALETTE[0])
+    variances = [estimate(measured.of(name, "advantage_variance")) for name in names]
+    line_and_point(left, places, variances, PALETTE[0])
     left.set_yscale("log")
     left.set_ylabel("squared return")
     middle = len(names) // 2
     for colour, (kind, label) in zip(PALETTE, {"variance": "noise", "bias": "squared bias"}.items(), strict=False):
         figures = [relative(measured, name, kind) for name in names]
-        shaded_line(right, places, figures, colour)
-        note(right, label, (places[middle], figures[middle].value), colour, (0, 12))
+        line_and_point(right, places, figures, colour)
+        note(right, label, (places[middle], figures[middle].value), colour, (0, 14), "center")
     right.set_ylabel("% of the squared gradient")
     for axes, title in ((left, "Variance of the advantages"), (right, "Noise and bias of one trajectory's gradient")):
         finish(axes, title)
         axes.set_xticks(places, [*(f"{gae_lambda:g}" for gae_lambda in lambdas(measured)), "returns"])
         axes.set_xlabel("lambda, not to scale; complete returns without a critic")
+
+
+def line_and_point(axes: Axes, places: Sequence[float], figures: Sequence[Estimate], colour: str) -> None:
+    """A line over lambda, and the returns apart from it."""
+    shaded_line(axes, places[:-1], figures[:-1], colour)
+    axes.plot([places[-1]] * 2, [figures[-1].low, figures[-1].high], color=colour, linewidth=3, alpha=0.5)
+    axes.plot(places[-1], figures[-1].value, "o", color=colour, markersize=5)
 
 
 CLAIM = Claim("Complete returns are a noisy signal; a critic lowers the variance.", measure, judge, draw)

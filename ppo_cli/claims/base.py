@@ -80,15 +80,15 @@ def by_setting(runs: Iterable[Run], *names: str) -> dict[Any, list[Run]]:
     return dict(sorted(groups.items()))
 
 
-def need(groups: dict[Any, Any], *values: Any) -> None:  # noqa: ANN401 - keys of any kind
-    """Make sure that there are finished runs of these.
+def need(groups: dict[Any, Any], what: str, *values: object) -> None:
+    """Make sure that there are finished runs of these; ``what`` names them, as in ``clip=``.
 
     Raises:
         MissingRunsError: naming those that are not there.
     """
-    missing = [str(value) for value in values if not groups.get(value)]
+    missing = [f"{what}{value}" for value in values if not groups.get(value)]
     if missing or not groups:
-        raise MissingRunsError(f"There are no finished runs of {', '.join(missing) or 'this claim'}")
+        raise MissingRunsError(f"There are no finished runs with {listed(missing) or what.rstrip('=')}")
 
 
 def final(run: Run, tag: str = RETURN) -> float:

@@ -50,7 +50,7 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """Counts over all updates of all runs, shares over the updates of each."""
     groups = by_setting((run for run in runs if len(run.curve("clip/samples").value)), "clip")
-    need(groups)
+    need(groups, "counted samples")
     finished = [run for group in groups.values() for run in group]
     num_samples, pushed, silenced = (
         sum(int(run.curve(f"clip/{name}").value.sum()) for run in finished)
@@ -108,7 +108,7 @@ def draw(measured: Measured, figure: Figure) -> None:
         place = -1 if advantage > 0 else 0
         note(axes, "gradient", (ratio[place], gradient[place]), colours["gradient"], (0, 8), side)
         note(axes, "objective", (ratio[place], objective[place]), colours["objective"], (0, 8), side)
-        axes.set_xlabel("probability ratio")
+        axes.set_xlabel("probability ratio r")
         axes.set_ylim(*((-0.2, 1.5) if advantage > 0 else (-1.8, 0.3)))
         finish(axes, f"Advantage {advantage:+g}, clip {DRAWN_CLIP:g}")
     draw_shares(bars, measured)

@@ -76,7 +76,7 @@ def measure(runs: Sequence[Run]) -> Measured:
     groups = by_setting(runs, "env.name")
     finals = {env: samples(groups.get(env, []), partial(final, tag=YARDSTICKS[env].tag)) for env in YARDSTICKS}
     finals = {env: values for env, values in finals.items() if values}
-    need(finals)
+    need(finals, "an environment that has a yardstick")
     return Measured(finals)
 
 

@@ -50,8 +50,8 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """Entropy and return at the end, one a seed."""
     groups = by_setting(runs, "entropy_coef")
-    need(groups, 0)
-    need({weight: group for weight, group in groups.items() if weight > 0})
+    need(groups, "entropy_coef=", 0)
+    need({weight: group for weight, group in groups.items() if weight > 0}, "a bonus")
     return Measured(
         {weight: {tag: samples(group, partial(final, tag=tag)) for tag in TAGS} for weight, group in groups.items()},
         {weight: {tag: curves(group, tag) for tag in TAGS} for weight, group in groups.items()},

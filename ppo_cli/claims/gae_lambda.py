@@ -37,8 +37,8 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """Areas under the curves, one a seed."""
     groups = by_setting(runs, "gae_lambda")
-    need(groups, 0, 1)
-    need({gae_lambda: group for gae_lambda, group in groups.items() if 0 < gae_lambda < 1})
+    need(groups, "gae_lambda=", 0, 1)
+    need({gae_lambda: group for gae_lambda, group in groups.items() if 0 < gae_lambda < 1}, "a gae_lambda in between")
     return Measured(
         {gae_lambda: samples(group, area) for gae_lambda, group in groups.items()},
         {gae_lambda: curves(group) for gae_lambda, group in groups.items()},

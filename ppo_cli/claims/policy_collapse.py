@@ -47,7 +47,7 @@ def measure(runs: Sequence[Run]) -> Measured:
     groups: dict[str, dict[float, list[Run]]] = {}
     for (algo, learning_rate), group in by_setting(runs, "algo.name", "learning_rate").items():
         groups.setdefault(algo, {})[learning_rate] = group
-    need(groups, "vpg", *BOUNDED)
+    need(groups, "algo=", "vpg", *BOUNDED)
     return Measured(
         {algo: {rate: samples(group, final) for rate, group in rates.items()} for algo, rates in groups.items()},
         {algo: {rate: samples(group, largest_kl) for rate, group in rates.items()} for algo, rates in groups.items()},

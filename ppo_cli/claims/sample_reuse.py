@@ -37,9 +37,9 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """Areas under the curves, one a seed."""
     groups = by_setting(runs, "num_epochs")
-    need(groups, 1)
+    need(groups, "num_epochs=", 1)
     areas = {epochs: samples(group, area) for epochs, group in groups.items()}
-    need({epochs: values for epochs, values in areas.items() if epochs > 1})
+    need({epochs: values for epochs, values in areas.items() if epochs > 1}, "more epochs")
     return Measured(areas, {epochs: curves(group) for epochs, group in groups.items()})
 
 

@@ -52,7 +52,7 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """Medians over the updates of each run, without the first, which pays for starting."""
     groups = by_setting((run for run in runs if len(run.curve("cost/seconds").value) > 1), "measured")
-    need(groups, *KINDS)
+    need(groups, "measured=", *KINDS)
     costs: dict[str, dict[int, dict[str, list[float]]]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
         for run in groups[kind]:

@@ -47,7 +47,7 @@ class Measured:
 def measure(runs: Sequence[Run]) -> Measured:
     """The KLs of all finished runs."""
     groups = by_setting((run for run in runs if len(run.curve(UNSEEN).value)), "max_kl")
-    need(groups)
+    need(groups, "a KL on fresh states")
     relative: dict[str, list[Array]] = {SEEN: [], UNSEEN: []}
     for max_kl, group in groups.items():
         for run in group:
@@ -102,17 +102,10 @@ def draw(measured: Measured, figure: Figure) -> None:
         name: np.percentile(np.concatenate(values), shares)
         for name, values in {"its own batch": measured.seen, "fresh states": measured.unseen}.items()
     }
-    for row, (name, colour) in enumerate(colours_for(list(quantiles)).items()):
+    for name, colour in colours_for(list(quantiles)).items():
         right.plot(quantiles[name], shares, color=colour)
-        place = 80 + 40 * row
-        note(
-            right,
-            name,
-            (quantiles[name][place], shares[place]),
-            colour,
-            (8 if row else -8, 0),
-            "left" if row else "right",
-        )
+        place, shift, side = (190, -8, "right") if name == "its own batch" else (170, 8, "left")
+        note(right, name, (quantiles[name][place], shares[place]), colour, (shift, 0), side)
     right.axvline(1, color=SOFT, linestyle=(0, (1, 3)), linewidth=1.2)
     right.set_xlim(0, max(2.0, 1.05 * float(quantiles["fresh states"][199])))
     right.set_xlabel("KL / max_kl")

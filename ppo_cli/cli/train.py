@@ -120,7 +120,7 @@ def swept_settings(composer: Composer, settings: list[str], config: DictConfig) 
 
 
 def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
-    """Why a single run is not what the config is made for: it sweeps over settings that the command line leaves open."""
+    """Why a single run is not meant: the config sweeps over settings that the command line leaves open."""
     given = {setting.lstrip("+").partition("=")[0] for setting in settings}
     open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
     if not open_ones:

@@ -309,7 +309,7 @@ def test_without_runs_there_is_no_verdict_and_it_says_why(name: Any) -> None:
     claim, rules = claim_named(name)
     verdict, measured = claim.check([run({"seed": 1}, {RETURN: [1.0]}, status="failed")])
     assert (verdict.outcome, measured) == ("undecided", None)
-    assert "no finished run" in verdict.sentence
+    assert "There are no finished runs with" in verdict.sentence
     assert "- holds" in rules
 
 

@@ -25,7 +25,7 @@ from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.settings import Range, check_ranges
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Distribution, Metrics, Obs, Rollout, num_rows
+from ppo_cli.types import Distribution, Obs, Rollout, num_rows
 
 KINDS: dict[str, Callable[..., Algorithm]] = {
     "vpg": VPG,
@@ -47,7 +47,7 @@ class UpdateCost:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def update(self, state: TrainState, rollout: Rollout) -> Metrics:
+    def update(self, state: TrainState, rollout: Rollout) -> Mapping[str, Tensor | float]:
         """Two updates on one rollout, the second one counted."""
         algorithm = KINDS[self.measured](gamma=self.gamma)
         started = time.thread_time()  # of this thread alone: other programs do not count
@@ -64,7 +64,7 @@ class UpdateCost:
             "gradient_steps": state.gradient_steps / 2,
             "parameters": float(parameters),
         }
-        return metrics | {f"cost/{name}": state.scalar(value) for name, value in figures.items()}
+        return {**metrics, **{f"cost/{name}": value for name, value in figures.items()}}
 
 
 @contextmanager
