@@ -70,12 +70,12 @@ def claim_named(name: str) -> tuple[Claim[Any], str]:
     return claim, inspect.cleandoc(module.__doc__ or "")
 
 
-def by_setting(runs: Iterable[Run], *names: str) -> dict[Any, list[Run]]:
-    """Finished runs by the values of their settings, in rising order; a single name gives plain values."""
+def by_setting(runs: Iterable[Run], *names: str, having: str = RETURN) -> dict[Any, list[Run]]:
+    """Finished runs that have the figure, by the values of their settings, rising; a single name gives plain values."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         values = tuple(run.settings.get(name) for name in names)
-        if run.is_finished and None not in values:
+        if run.is_finished and None not in values and len(run.curve(having).value):
             groups.setdefault(values[0] if len(names) == 1 else values, []).append(run)
     return dict(sorted(groups.items()))
 

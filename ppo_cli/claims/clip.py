@@ -49,7 +49,7 @@ class Measured:
 
 def measure(runs: Sequence[Run]) -> Measured:
     """Counts over all updates of all runs, shares over the updates of each."""
-    groups = by_setting((run for run in runs if len(run.curve("clip/samples").value)), "clip")
+    groups = by_setting(runs, "clip", having="clip/samples")
     need(groups, "counted samples")
     finished = [run for group in groups.values() for run in group]
     num_samples, pushed, silenced = (

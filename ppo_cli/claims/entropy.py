@@ -1,7 +1,8 @@
 """Without the entropy bonus the policy turns deterministic too early.
 
-PPO learns with and without the bonus and nothing else changed. Deterministic: less entropy at the end of the run. Too
-early: less return there. The bonus compared is the one with the best return.
+PPO learns with and without the bonus and nothing else changed. Deterministic: less entropy, mean over the run; at its
+end a policy that has learnt its task is deterministic for good reason. Too early: less return at the end. The bonus
+compared is the one with the best return.
 
 - holds: without the bonus entropy and return are both lower, and both intervals are below 0;
 - holds in part: the entropy is lower and the return is not, or may not be: it turns deterministic, and not too early;
@@ -20,6 +21,7 @@ from ppo_cli.claims.base import (
     RETURN,
     Claim,
     Verdict,
+    area,
     by_setting,
     curves,
     difference,
@@ -43,36 +45,40 @@ TAGS = (ENTROPY, RETURN)
 class Measured:
     """By weight of the bonus, and by tag of what is looked at."""
 
-    finals: dict[float, dict[str, list[float]]]
+    figures: dict[float, dict[str, list[float]]]
+    """The entropy as a mean over the run, the return at its end, one a seed."""
     curves: dict[float, dict[str, list[Curve]]]
 
 
 def measure(runs: Sequence[Run]) -> Measured:
-    """Entropy and return at the end, one a seed."""
+    """Entropy while learning, and return at the end."""
     groups = by_setting(runs, "entropy_coef")
     need(groups, "entropy_coef=", 0)
     need({weight: group for weight, group in groups.items() if weight > 0}, "a bonus")
     return Measured(
-        {weight: {tag: samples(group, partial(final, tag=tag)) for tag in TAGS} for weight, group in groups.items()},
+        {
+            weight: {ENTROPY: samples(group, partial(area, tag=ENTROPY)), RETURN: samples(group, final)}
+            for weight, group in groups.items()
+        },
         {weight: {tag: curves(group, tag) for tag in TAGS} for weight, group in groups.items()},
     )
 
 
 def best_weight(measured: Measured) -> float:
     """Of the bonuses the one with the best return."""
-    finals = measured.finals
-    return max((weight for weight in finals if weight > 0), key=lambda weight: estimate(finals[weight][RETURN]).value)
+    bonuses = [weight for weight in measured.figures if weight > 0]
+    return max(bonuses, key=lambda weight: estimate(measured.figures[weight][RETURN]).value)
 
 
 def judge(measured: Measured) -> Verdict:
     """Without the bonus against the best one."""
     weight = best_weight(measured)
-    without, bonus = measured.finals[0], measured.finals[weight]
+    without, bonus = measured.figures[0], measured.figures[weight]
     entropy, reward = (difference(without[tag], bonus[tag]) for tag in TAGS)
     sentence = (
-        f"Without the bonus the entropy at the end was {estimate(without[ENTROPY]).value:.2f} nats, "
-        f"{with_interval(entropy, '+.2f')} against that with {weight:g}, "
-        f"and the return {estimate(without[RETURN]).value:.1f}, {with_interval(reward, '+.1f')}."
+        f"Without the bonus the entropy was {estimate(without[ENTROPY]).value:.2f} nats over the run, "
+        f"{with_interval(entropy, '+.2f')} against that with {weight:g}, and the return at the end "
+        f"{estimate(without[RETURN]).value:.1f}, {with_interval(reward, '+.1f')}."
     )
     if entropy.low > 0 or (entropy.high >= 0 and reward.low > 0):
         return Verdict("does not hold", sentence)

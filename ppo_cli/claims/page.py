@@ -61,12 +61,14 @@ def html(
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width,initial-scale=1"),
         element("title", claim.statement),
-        element("style", Markup(style_sheet() + "figure img{width:100%;background:#fff}")),
+        element("style", Markup(style_sheet() + "figure{margin-top:1.6rem}img{width:100%;background:#fff}")),
     ]
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else ""
     body: list[Child] = [
         element("h1", claim.statement),
-        element("div", element("p", element("b", f"{verdict.outcome}. "), verdict.sentence), class_="verdict"),
+        element(
+            "div", element("p", element("b", f"{verdict.outcome.capitalize()}. "), verdict.sentence), class_="verdict"
+        ),
         element("figure", element("img", src=source, alt=verdict.sentence)) if picture else "",
         element("h2", "How it is judged"),
         element("pre", rules),

@@ -50,8 +50,9 @@ class Measured:
 
 
 def measure(runs: Sequence[Run]) -> Measured:
-    """Medians over the updates of each run, without the first, which pays for starting."""
-    groups = by_setting((run for run in runs if len(run.curve("cost/seconds").value) > 1), "measured")
+    """Medians over the updates of each run, without the first, which pays for starting; it takes at least two."""
+    several = [run for run in runs if len(run.curve("cost/seconds").value) > 1]
+    groups = by_setting(several, "measured", having="cost/seconds")
     need(groups, "measured=", *KINDS)
     costs: dict[str, dict[int, dict[str, list[float]]]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
@@ -140,7 +141,7 @@ def draw_passes(axes: Axes, measured: Measured, colours: dict[str, str]) -> None
     axes.set_yticks(range(len(KINDS)), KINDS)
     axes.invert_yaxis()
     axes.margins(x=0.3)
-    axes.set_xlabel("forward + backward (paler) passes of the batch")
+    axes.set_xlabel("of the batch: forward + backward (paler)")
     finish(axes, "Passes of an update", rules="x")
 
 

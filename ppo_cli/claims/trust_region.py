@@ -46,7 +46,7 @@ class Measured:
 
 def measure(runs: Sequence[Run]) -> Measured:
     """The KLs of all finished runs."""
-    groups = by_setting((run for run in runs if len(run.curve(UNSEEN).value)), "max_kl")
+    groups = by_setting(runs, "max_kl", having=UNSEEN)
     need(groups, "a KL on fresh states")
     relative: dict[str, list[Array]] = {SEEN: [], UNSEEN: []}
     for max_kl, group in groups.items():

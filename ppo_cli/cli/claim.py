@@ -33,10 +33,10 @@ def check_claims(runs: Sequence[Run], folder: Path) -> None:
     for name, found in marked.items():
         file = folder / (FILE if len(marked) == 1 else f"claim_{name}.html")
         verdict, files = write_page(name, found, file)
-        indent = "\n" + " " * len("  verdict  ")
+        indent = "\n" + " " * len("  verdict   ")
         rows = {
             "claim": claim_named(name)[0].statement,
-            "verdict": textwrap.fill(f"{verdict.outcome}. {verdict.sentence}", WIDTH).replace("\n", indent),
+            "verdict": indent.join(textwrap.wrap(f"{verdict.outcome.capitalize()}. {verdict.sentence}", WIDTH)),
             "page": ", ".join(map(shown_path, files)),
         }
         print("\n" + table(rows) + "\n")

@@ -19,12 +19,12 @@ COMPOSER = Composer()
 
 SHORT: Mapping[str, list[str]] = {
     "advantage_variance": ["total_env_steps=512", "num_envs=4", "rollout_length=32", "seed=1,2"],
-    "policy_collapse": ["total_env_steps=256", "learning_rate=1e-3,1e-2"],
+    "policy_collapse": ["total_env_steps=256", "rollout_length=16", "num_envs=4", "learning_rate=1e-2"],
     "trust_region": ["total_env_steps=512", "max_kl=0.01,0.1", "num_envs=4"],
-    "trpo_cost": ["total_env_steps=512", "rollout_length=16", "network.hidden=[8,8],[16,16]"],
+    "trpo_cost": ["total_env_steps=512", "rollout_length=16", "network.hidden=[8,8]"],
     "clip": ["total_env_steps=512", "rollout_length=32", "clip=0.2"],
     "sample_reuse": ["total_env_steps=512", "rollout_length=32", "num_epochs=1,2"],
-    "entropy": ["total_env_steps=512", "rollout_length=32", "entropy_coef=0,0.01"],
+    "entropy": ["total_env_steps=1600", "rollout_length=200", "entropy_coef=0,0.01"],
     "gae_lambda": ["total_env_steps=512", "rollout_length=32", "gae_lambda=0,0.9,1"],
     "diverse": ["total_env_steps=1600", "rollout_length=100", "env=cartpole,frozen_lake"],
 }

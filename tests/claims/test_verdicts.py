@@ -100,7 +100,7 @@ def test_lambda_must_beat_both_ends(ends: tuple[float, float], outcome: str) -> 
 def test_the_entropy_bonus_must_matter_for_entropy_and_return(without: tuple[float, float], outcome: str) -> None:
     ends = {0: without, 0.01: (0.5, 100), 0.1: (0.6, 80)}
     runs = [
-        run({"entropy_coef": weight}, {entropy.ENTROPY: [0.7, nats + 0.02 * wobble], RETURN: [10, level + wobble]})
+        run({"entropy_coef": weight}, {entropy.ENTROPY: [nats + 0.02 * wobble] * 2, RETURN: [10, level + wobble]})
         for weight, (nats, level) in ends.items()
         for wobble in seeds(0, 4)
     ]
