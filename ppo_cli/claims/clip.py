@@ -70,13 +70,13 @@ def judge(measured: Measured) -> Verdict:
     favoured, others = (side_share(measured, clip, is_favoured=flag) for flag in (True, False))
     sentence = (
         f"Of {measured.num_samples:,} samples {at_odds:,} were at odds with it (95 % interval of the share "
-        f"{at_most(at_odds, measured.num_samples)}); with clip {clip:g}, "
+        f"{wilson_interval(at_odds, measured.num_samples)}); with clip {clip:g}, "
         f"{with_interval(favoured, '.1f', ' %')} were beyond the interval on the favoured side after an update, "
         f"and {with_interval(others, '.1f', ' %')} on the other, where the gradient still pulls them back."
     )
     if at_odds:
         return Verdict("does not hold", sentence)
-    is_seen = all(max(sides[side], default=0) > 0 for side in FAVOURED for sides in [measured.shares[clip]])
+    is_seen = all(max(measured.shares[clip][side]) > 0 for side in FAVOURED)
     return Verdict("holds" if is_seen and measured.num_samples >= ENOUGH else "undecided", sentence)
 
 
@@ -86,8 +86,8 @@ def side_share(measured: Measured, clip: float, *, is_favoured: bool) -> Estimat
     return estimate([100 * sum(parts) for parts in zip(*chosen, strict=True)])
 
 
-def at_most(count: int, total: int) -> str:
-    """The 95 % interval (Wilson 1927) of a share, in words."""
+def wilson_interval(count: int, total: int) -> str:
+    """The 95 % interval (Wilson 1927) of a share, in words, as if the samples were independent."""
     z, total = 1.96, max(total, 1)
     share, spread = count / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
@@ -118,7 +118,7 @@ def draw_shares(axes: Axes, measured: Measured) -> None:
     """Samples beyond the interval by side, a bar for each clip."""
     clips = list(measured.shares)
     height = 0.8 / len(clips)
-    colours = dict(zip(clips, PALETTE[2:], strict=False))
+    colours = {clip: PALETTE[(2 + place) % len(PALETTE)] for place, clip in enumerate(clips)}
     for row, side in enumerate(SIDES):
         for place, clip in enumerate(clips):
             share = estimate([100 * value for value in measured.shares[clip][side]])

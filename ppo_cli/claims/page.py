@@ -11,13 +11,15 @@ from typing import Any
 
 from ppo_cli.claims import ClaimName
 from ppo_cli.claims.base import Claim, Verdict, claim_named
-from ppo_cli.report.figures import DPI, LOOK, new_figure
+from ppo_cli.report.figures import LOOK, new_figure
 from ppo_cli.report.markup import Child, Markup, element
 from ppo_cli.report.numbers import plural
 from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import RESAMPLES
 from ppo_cli.report.style import style_sheet
 from ppo_cli.run_files import write_atomically
+
+DPI = 130
 
 
 def write_page(name: ClaimName, runs: Sequence[Run], file: Path) -> tuple[Verdict, list[Path]]:
@@ -49,7 +51,7 @@ def figure_png(claim: Claim[Any], measured: Any) -> bytes:  # noqa: ANN401 - wha
         figure = new_figure(*claim.size)
         claim.draw(measured, figure)
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=DPI)
+        figure.savefig(content, format="png", dpi=DPI, pil_kwargs={"optimize": True})
     return content.getvalue()
 
 
