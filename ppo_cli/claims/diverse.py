@@ -53,7 +53,7 @@ YARDSTICKS = {
     "pendulum": Yardstick(-1180.0, -172.225, ZOO),
     "frozen_lake": Yardstick(0.016, 0.70, "counts as solved"),
     "cliff_walking": Yardstick(-2160.0, -13.0, OPTIMUM),
-    "minesweeper_4x4": Yardstick(0.053, 400 / 455, OPTIMUM, WIN_RATE),
+    "minesweeper_3x3": Yardstick(0.16, 24 / 28, OPTIMUM, WIN_RATE),
 }
 """In MountainCar CleanRL's one set of settings stays at -200, the figure of a random policy."""
 
