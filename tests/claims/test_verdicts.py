@@ -285,8 +285,8 @@ def diverse_runs(share: Mapping[str, float]) -> list[Run]:
     runs = []
     for env, part in share.items():
         yardstick = diverse.YARDSTICKS[env]
-        way = yardstick.reference - yardstick.random
-        values = [yardstick.random + way * each for each in seeds(part, 0.02)]
+        way = yardstick.reference - yardstick.zero
+        values = [yardstick.zero + way * each for each in seeds(part, 0.02)]
         runs += [run({"env": {"name": env}}, {yardstick.tag: [value, value]}) for value in values]
     return runs
 
