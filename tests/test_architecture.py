@@ -12,22 +12,30 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "types", "schedules", "signals", "run_files"),
+    ("settings", "types", "schedules", "signals", "run_files", "spaces"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
     ("fused",),
-    ("evaluate", "checkpoint", "logger"),
+    ("evaluate", "checkpoint", "logger", "policy"),
+    ("export",),
     ("trainer",),
     ("cli",),
     ("bench", "__main__", "__init__"),
 )  # fmt: skip
 """From the ground up. A part may import its own layer and those before it."""
 
-HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"}
-ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
+HEAVY = {"torch", "safetensors", "onnxruntime", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"}
+ENTRY_POINTS = (
+    "ppo_cli.cli.train",
+    "ppo_cli.cli.eval",
+    "ppo_cli.cli.export",
+    "ppo_cli.cli.complete",
+    "ppo_cli.cli.help",
+    "ppo_cli.__main__",
+)
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

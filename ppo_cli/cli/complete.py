@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,7 +17,7 @@ from ppo_cli.cli.compose import Composer
 from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help import settings_of_part
 from ppo_cli.cli.run_folder import known_runs
-from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS, plain
 
 BASH = """\
 _{function}() {{
@@ -108,9 +109,9 @@ def train_candidates(before: list[str], last: str) -> list[str]:
     return offered(name, typed, values_of(*known[name])) if name in known else []
 
 
-def eval_candidates(before: list[str], last: str) -> list[str]:
-    """What could stand for the word ``last`` of ``ppo-eval``."""
-    declared = declared_settings(EVAL_SETTINGS) or {}
+def run_candidates(declaration: str, before: list[str], last: str) -> list[str]:
+    """What could stand for the word ``last`` of a command that takes a run and the settings of ``declaration``."""
+    declared = declared_settings(declaration) or {}
     name, equals, typed = last.partition("=")
     if equals and name in declared:
         return offered(name, typed, values_of(declared[name], declared[name].default))
@@ -136,4 +137,9 @@ def complete_train(words: list[str]) -> int:
 
 def complete_eval(words: list[str]) -> int:
     """Tab completion of ``ppo-eval``."""
-    return complete("ppo-eval", "scripts/eval", words, eval_candidates)
+    return complete("ppo-eval", "scripts/eval", words, partial(run_candidates, EVAL_SETTINGS))
+
+
+def complete_export(words: list[str]) -> int:
+    """Tab completion of ``ppo-export``."""
+    return complete("ppo-export", "scripts/export", words, partial(run_candidates, EXPORT_SETTINGS))

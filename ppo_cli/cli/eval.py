@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, u
 from ppo_cli.cli.compose import unknown_setting, unreadable
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.program import guarded, print_warnings
-from ppo_cli.cli.run_folder import RECORD, find_run
+from ppo_cli.cli.run_folder import EXPORT_RECORD, RECORD, find_run, is_export
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
 from ppo_cli.run_files import json_value, write_json
@@ -43,12 +44,12 @@ def command(words: list[str]) -> int:
 
         print_eval_help()
         return 0
-    name, overrides = sort_words(words)
+    name, overrides = sort_words(words, "ppo-eval")
     print_warnings(repeated(overrides))
-    settings = eval_settings(overrides)
-    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
-    folder = find_run(name)
-    config = validated(run_config(folder))
+    settings = command_settings(overrides, EVAL_SETTINGS)
+    trust_named(settings)
+    folder = Path(name) if is_export(Path(name)) else find_run(name)
+    config = validated(export_config(folder) if is_export(folder) else run_config(folder))
     checkpoint = Path(name) if Path(name).suffix == ".pt" else None
 
     from ppo_cli.cli.build import play
@@ -62,8 +63,8 @@ def command(words: list[str]) -> int:
     return 0
 
 
-def sort_words(words: list[str]) -> tuple[str, list[str]]:
-    """The run and the settings.
+def sort_words(words: list[str], command: str) -> tuple[str, list[str]]:
+    """The run and the settings that the words after ``command`` name.
 
     Raises:
         UserError: with every word that is neither.
@@ -80,7 +81,7 @@ def sort_words(words: list[str]) -> tuple[str, list[str]]:
         else:
             overrides.append(word)
     if not runs:
-        problems.append("which run? ppo-eval <run folder>, or ppo-eval latest")
+        problems.append(f"which run? {command} <run folder>, or {command} latest")
     if len(runs) > 1:
         problems.append(f"{' '.join(runs)}: expected one run folder")
     if problems:
@@ -88,13 +89,13 @@ def sort_words(words: list[str]) -> tuple[str, list[str]]:
     return runs[0], overrides
 
 
-def eval_settings(overrides: list[str]) -> Settings:
-    """The settings of ``ppo-eval``, each of its declared type.
+def command_settings(overrides: list[str], declaration: str) -> Settings:
+    """The settings of a command, each of the type that ``declaration`` declares.
 
     Raises:
         UserError: with every mistake.
     """
-    declared = declared_settings(EVAL_SETTINGS) or {}
+    declared = declared_settings(declaration) or {}
     settings: Settings = {name: setting.default for name, setting in declared.items()}
     problems = []
     for text in overrides:
@@ -114,6 +115,12 @@ def eval_settings(overrides: list[str]) -> Settings:
     return settings
 
 
+def trust_named(settings: Settings) -> None:
+    """Trust the modules that the user named."""
+    named = settings["trust"]
+    trust([named] if isinstance(named, str) else named or [])
+
+
 def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed
     """The value of ``name=value`` by the same grammar as for ``ppo-train``."""
     (override,) = OverridesParser.create().parse_overrides([text])
@@ -126,6 +133,20 @@ def run_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{folder / RECORD}: is not a run's config")
     return {str(key): value for key, value in config.items()} | {"device": "auto"}
+
+
+def export_config(folder: Path) -> dict[str, Any]:
+    """The settings with which an exported policy can be played: its environment, and what else has defaults.
+
+    Raises:
+        UserError: its description cannot be read, or names no environment.
+    """
+    try:
+        env = json.loads((folder / EXPORT_RECORD).read_bytes())["env"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{folder / EXPORT_RECORD}: is not the description of an exported policy") from None
+    algo = {"_target_": "ppo_cli.algorithms.ppo.PPO"}  # any: it does not learn here
+    return {"env": env, "algo": algo, "network": {"_target_": None}, "device": "auto"}
 
 
 def progress(settings: Settings) -> Any:  # noqa: ANN401 - a function from a count of episodes to nothing

@@ -19,7 +19,7 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS, plain
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -44,6 +44,11 @@ EVAL_EXAMPLES = (
     ("ppo-eval latest", "the newest run"),
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+)
+EXPORT_EXAMPLES = (
+    ("ppo-export latest", "the newest run, into its own folder"),
+    ("ppo-export <run> output=policies/mine format=onnx", "elsewhere, with an ONNX form"),
+    ("ppo-export <run>/checkpoints/<step>.pt", "one of its checkpoints"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -154,18 +159,38 @@ def print_train_help(arguments: Arguments) -> None:
 
 def print_eval_help() -> None:
     """The help of ``ppo-eval``."""
-    page = Page()
-    page.paragraph(
-        "ppo-eval plays a run's policy on fresh episodes, one for each seed of a fixed list, and prints the mean "
-        "and the standard deviation of the return, the length, and shares such as the win rate with a 95 % interval."
+    print_command_help(
+        "ppo-eval",
+        "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, and "
+        "prints the mean and the standard deviation of the return, the length, and shares such as the win rate with a "
+        "95 % interval.",
+        EVAL_EXAMPLES,
+        EVAL_SETTINGS,
     )
+
+
+def print_export_help() -> None:
+    """The help of ``ppo-export``."""
+    print_command_help(
+        "ppo-export",
+        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
+        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept.",
+        EXPORT_EXAMPLES,
+        EXPORT_SETTINGS,
+    )
+
+
+def print_command_help(command: str, purpose: str, examples: Iterable[tuple[str, str]], declaration: str) -> None:
+    """The help of a command that takes a run and settings of its own."""
+    page = Page()
+    page.paragraph(purpose)
     page.line()
-    page.rows(EVAL_EXAMPLES)
-    declared = declared_settings(EVAL_SETTINGS) or {}
+    page.rows(examples)
+    declared = declared_settings(declaration) or {}
     page.heading("Settings")
     page.settings(declared, {name: setting.default for name, setting in declared.items()})
     page.heading("Flags")
-    page.rows([("--help", "this text"), ("-sc install=bash", 'tab completion: eval "$(ppo-eval -sc install=bash)"')])
+    page.rows([("--help", "this text"), ("-sc install=bash", f'tab completion: eval "$({command} -sc install=bash)"')])
     if runs := known_runs()[:NEWEST_RUNS]:
         page.heading("Newest runs")
         for run in runs:

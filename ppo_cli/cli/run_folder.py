@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RECORD = "config.yaml"
 CHECKPOINTS = "checkpoints"
+EXPORT = "export"
+EXPORT_RECORD = "policy.json"
 LONGEST_NAME = 120  # bytes; file systems take 255
 
 
@@ -56,8 +58,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("sweep_job", sweep_job)
 
 
-def folder_problem(folder: Path, setting: str) -> str | None:
-    """Why a run cannot be kept in ``folder``, or None. Leaves nothing behind."""
+def folder_problem(folder: Path, setting: str, other: str = "output_dir") -> str | None:
+    """Why a run, or ``other``, cannot be kept in ``folder``, or None. Leaves nothing behind."""
     if (folder / RECORD).exists() or (folder / CHECKPOINTS).exists():
         return f"{setting}: {folder} already holds a run; choose another name, or go on with it: resume={folder}"
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
@@ -67,7 +69,7 @@ def folder_problem(folder: Path, setting: str) -> str | None:
         with tempfile.TemporaryDirectory(dir=parent, prefix=".ppo-cli-"):
             return None
     except OSError as error:
-        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another output_dir"
+        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another {other}"
 
 
 def claim(folder: Path) -> None:
@@ -131,6 +133,11 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
     if not any((folder / CHECKPOINTS).glob("*.pt")):
         raise UserError(f"{name}: this run has no checkpoint to start from")
     return folder
+
+
+def is_export(folder: Path) -> bool:
+    """Whether ``folder`` is what ``ppo-export`` wrote."""
+    return (folder / EXPORT_RECORD).is_file()
 
 
 def known_runs(output_dir: str = "outputs") -> list[str]:

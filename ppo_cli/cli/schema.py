@@ -1,7 +1,8 @@
 """The settings that belong to the program itself, not to an algorithm, an environment or a network.
 
-`TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` the keys of
-`ppo-eval`. The command line reads both declarations, as it reads those of the configured classes.
+`TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` and
+`ExportSettings` the keys of `ppo-eval` and `ppo-export`. The command line reads these declarations, as it reads those
+of the configured classes.
 """
 
 from __future__ import annotations
@@ -110,6 +111,18 @@ class EvalSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How to write a run's policy for others."""
+
+    format: Literal["safetensors", "onnx", "torchscript", "all"] = "safetensors"
+    """Form beside policy.safetensors and policy.json, which are always written; all is each of them."""
+    output: str | None = None
+    """Folder to write; null is <run>/export."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
 
 
 SECTIONS = {

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ppo_cli.cli.arguments import UserError
@@ -50,7 +50,7 @@ def import_target(target: str) -> Any:  # noqa: ANN401 - any class
     if problem := target_problem(target):
         raise UserError(f"_target_={target}: {problem}")
     module_name, _, name = target.rpartition(".")
-    with _current_folder_first(target):
+    with current_folder_first() if search_path(target) else nullcontext():
         try:
             return getattr(importlib.import_module(module_name), name)
         except ModuleNotFoundError as error:
@@ -94,12 +94,11 @@ def _leaves(node: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 
 
 
 @contextmanager
-def _current_folder_first(target: str) -> Iterator[None]:
+def current_folder_first() -> Iterator[None]:
     """A console script does not have the current folder on Python's path; the user's module is usually there."""
-    added = list(search_path(target))
-    sys.path[:0] = added
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         yield
     finally:
-        for folder in added:
-            sys.path.remove(folder)
+        sys.path.remove(here)
