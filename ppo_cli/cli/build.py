@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli import checkpoint, optimizers
-from ppo_cli.accelerate import Accelerator
+from ppo_cli.accelerate import Accelerator, Execution
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
@@ -32,6 +32,7 @@ from ppo_cli.logger import RunLogger, Status, shown_path
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.policy import PolicyError, load_policy
 from ppo_cli.progress import Display
+from ppo_cli.rollout import Collector
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import NonFiniteError, TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
@@ -141,8 +142,7 @@ def build_trainer(
         state = build_state(config, env, algorithm.gamma)
         execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
-        changes = changed_settings(saved, config) if saved else {}
-        reasons = restore(saved, state, collector, execution, env_change(changes)) if saved else []
+        changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         if isinstance(error, RuntimeError) and not resume:
             raise
@@ -186,6 +186,21 @@ def build_trainer(
     return trainer
 
 
+def taken_up(
+    saved: dict[str, Any], config: Settings, state: TrainState, collector: Collector, execution: Execution
+) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
+    """Put everything where ``saved`` was saved: the settings that changed since, and why it is not exact, if it is not.
+
+    Raises:
+        CheckpointError: what was saved is not a run.
+    """
+    try:
+        changes = changed_settings(saved, config)
+        return changes, restore(saved, state, collector, execution, env_change(changes))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"there is no checkpoint of a learner ({error})") from error
+
+
 def env_change(changes: dict[str, tuple[Any, Any]]) -> str | None:
     """How the environment is not the one that it was, so that its episodes cannot be continued."""
     of_env = {name: change for name, change in changes.items() if name.startswith("env.")}
@@ -207,7 +222,7 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
     if target == GYMNASIUM_ENV:
         settings["trusted_modules"] = trusted_modules()
-    make = import_target(target)
+    make = import_target(target, "env")
     if "device" in inspect.signature(make).parameters:
         settings["device"] = chosen_device(config)
     env: VecEnv = make(num_envs=num_envs, **settings)
@@ -226,7 +241,7 @@ def build_algorithm(config: Settings) -> Algorithm:
     """The algorithm with the top-level keys that it declares."""
     target = config["algo"]["_target_"]
     declared = declared_settings(target, search_path(target)) or {}
-    algorithm: Algorithm = import_target(target)(**{name: config[name] for name in declared if name in config})
+    algorithm: Algorithm = import_target(target, "algo")(**{name: config[name] for name in declared if name in config})
     return algorithm
 
 
@@ -240,7 +255,7 @@ def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        make: Callable[..., torch.nn.Module] = import_target(target)
+        make: Callable[..., torch.nn.Module] = import_target(target, "network")
         return make(env.single_observation_space, env.single_action_space, **settings)
     finally:
         torch.set_num_threads(num_threads)

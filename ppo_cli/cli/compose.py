@@ -34,6 +34,7 @@ from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
 from ppo_cli.cli.run_folder import register_resolvers
+from ppo_cli.cli.trust import search_path_problems
 
 ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
@@ -51,6 +52,12 @@ class Composer:
         for flag, folder in (("--config-dir", config_dir), ("--config-path", config_path)):
             if folder is not None and "://" not in folder and not Path(folder).is_dir():
                 raise UserError(f"{flag} {folder}: there is no such folder")
+            if (
+                folder is not None
+                and "://" not in folder
+                and (problems := search_path_problems(Path(folder), config_name))
+            ):
+                raise UserError(*problems)
         self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
@@ -351,5 +358,6 @@ def first_line(error: Exception) -> str:
     cause = (
         error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
     )
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

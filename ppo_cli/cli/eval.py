@@ -17,7 +17,7 @@ from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, u
 from ppo_cli.cli.compose import unknown_setting, unreadable
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.program import guarded, print_warnings
-from ppo_cli.cli.run_folder import EXPORT_RECORD, RECORD, find_run, is_export
+from ppo_cli.cli.run_folder import EXPORT_RECORD, find_run, is_export, is_there, saved_config
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
 from ppo_cli.run_files import json_value, write_json
@@ -74,7 +74,7 @@ def sort_words(words: list[str], command: str) -> tuple[str, list[str]]:
         word = rest.pop(0)
         if word.startswith("-"):
             problems.append(unknown_flag(word, rest))
-        elif Path(word).exists() or "=" not in word:
+        elif "=" not in word or is_there(Path(word)):
             runs.append(word)
         elif problem := misspelled(word, rest):
             problems.append(problem)
@@ -129,9 +129,8 @@ def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed
 
 def run_config(folder: Path) -> dict[str, Any]:
     """The settings that a run was started with."""
-    config = OmegaConf.to_container(OmegaConf.load(folder / RECORD))
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / RECORD}: is not a run's config")
+    config = OmegaConf.to_container(saved_config(folder))
+    assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()} | {"device": "auto"}
 
 

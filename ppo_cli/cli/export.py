@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
 from ppo_cli.cli.eval import command_settings, run_config, sort_words, trust_named
 from ppo_cli.cli.program import guarded, print_warnings
-from ppo_cli.cli.run_folder import EXPORT, find_run, folder_problem, is_export
+from ppo_cli.cli.run_folder import EXPORT, find_run, folder_problem, is_export, require_own_files
 from ppo_cli.cli.validate import EXPORT_SETTINGS, validated
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def command(words: list[str]) -> int:
     trust_named(settings)
     run = find_run(name)
     output = Path(settings["output"]) if settings["output"] else run / EXPORT
+    if settings["output"] is None:
+        require_own_files(run)
     if problems := [*output_problems(output, settings["output"]), *missing_packages(settings["format"])]:
         raise UserError(*problems)
     config = validated(run_config(run))

@@ -16,6 +16,7 @@ from ppo_cli import checkpoint
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import GYMNASIUM_ENV, build_evaluation_env, saved_state, suitable_network
 from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.trust import current_folder_first, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv
@@ -48,6 +49,8 @@ def export(config: Settings, run: Path, path: Path | None, output: Path, forms: 
         described = description(config, env, state, run)
         env.close()
         described["env"], left_out = without_paths(described["env"], "env")
+        if problems := secret_problems([f"{DESCRIPTION_FILE}={json.dumps(described)}"]):
+            raise UserError(*problems)
         tensors = tensors_of(state.actor_critic, state.obs_normalizer)
         with current_folder_first():
             files = policy_files(described, tensors, forms, trust=trusted_modules())
