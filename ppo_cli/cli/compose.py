@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -40,6 +41,12 @@ ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
 GROUPS = ("env", "algo", "network", "experiment")
 INTERNAL_GROUPS = ("tuned",)
+COMPOSING = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError, OSError),
+    *(ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError),
+)
+"""What Hydra raises about a user's file: it says most of it in exceptions of its own, and lets the rest happen."""
+
 MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
 
 
@@ -99,11 +106,11 @@ class Composer:
         try:
             config, problems = self._compose(overrides, mode), self.choice_problems(self.parse(overrides))
             return config, problems
-        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
+        except (*COMPOSING, UserError) as error:
             problems, good = self.diagnose(overrides, is_sweep)
             try:
                 return self._compose(good, mode), problems or [first_line(error)]
-            except (HydraException, OmegaConfBaseException, ValueError) as remaining:
+            except COMPOSING as remaining:
                 return None, problems or [first_line(remaining)]
 
     def _compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -168,7 +175,7 @@ class Composer:
         good = [override for override in parsed if override not in bad]
         try:
             base = self._compose([override.input_line or "" for override in good if override in choices])
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except COMPOSING as error:
             return [*problems, first_line(error)], []
         unknown = {
             override.input_line: problem
@@ -358,6 +365,8 @@ def first_line(error: Exception) -> str:
     cause = (
         error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
     )
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        return f"{cause.problem_mark.name}, line {cause.problem_mark.line + 1}: {cause.problem}"
     text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

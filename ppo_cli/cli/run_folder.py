@@ -136,7 +136,11 @@ def seed_folder(group: Path, seed: int) -> Path:
 
 def seed_runs(group: Path) -> list[Path]:
     """The runs of ``seeds=`` below their common folder; empty where it is none."""
-    return [] if (group / RECORD).exists() else sorted(path.parent for path in group.glob(f"seed=*/{RECORD}"))
+    return (
+        []
+        if is_there(group / RECORD) or not is_there(group)
+        else sorted(path.parent for path in group.glob(f"seed=*/{RECORD}"))
+    )
 
 
 def find_run(name: str, output_dir: str = "outputs") -> Path:
