@@ -140,7 +140,7 @@ def build_trainer(
         env = build_env(config, config["num_envs"])
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
-        execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
+        execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
         changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
