@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rollout", "algorithms"),
     ("fused",),
     ("evaluate", "checkpoint", "logger", "policy"),
+    ("random_obs",),
     ("export",),
     ("trainer",),
     ("cli",),

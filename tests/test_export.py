@@ -20,11 +20,11 @@ from ppo_cli.export import (
     difference,
     onnx_function,
     policy_files,
-    random_obs,
     torchscript_function,
     write_files,
 )
 from ppo_cli.policy import read_policy
+from ppo_cli.random_obs import random_obs
 from tests.policies import KINDS, made
 
 QUICK = ("mlp_masked", "board")

@@ -13,9 +13,10 @@ from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.export import Graph, policy_files, random_obs, write_files
+from ppo_cli.export import Graph, policy_files, write_files
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.policy import PolicyError, load_policy, read_policy
+from ppo_cli.random_obs import random_obs
 from ppo_cli.spaces import space_from_json, space_to_json
 from tests.policies import CELLS, HALF_BOUNDED, IMAGE, KINDS, MASKED, VECTOR, made
 
