@@ -221,7 +221,7 @@ class Composer:
     def unknown_problem(self, override: Override, config: DictConfig) -> str | None:
         """Why a setting that Hydra did not find has no place in ``config``; None where it has one."""
         name = override.key_or_group
-        if OmegaConf.select(config, name, default=config) is not config or OmegaConf.is_missing(config, name):
+        if name in settings_of(config):
             return None
         value = (override.input_line or "").partition("=")[2]
         if name.startswith("network.") and config.network.get("_target_") is None:
