@@ -34,6 +34,9 @@ class SilentJobs:
         if ended.kind == "failed":
             print(f"warning: {ending(ended)}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
     def show(self, running: Iterable[Running]) -> None:
         """Show nothing."""
 
@@ -56,6 +59,10 @@ class PlainJobs(SilentJobs):
         """Say how."""
         self.done += 1
         print(f"  {ending(ended)}   ({self.done} of {self.total})", flush=True)
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        print(f"  {text}", flush=True)
 
 
 class LiveJobs:
@@ -87,6 +94,10 @@ class LiveJobs:
         self._done += 1
         self._failed += ended.kind == "failed"
         self.console.print(Text(f"  {ending(ended)}", "red" if ended.kind == "failed" else ""), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print it above the lines."""
+        self.console.print(Text(f"  {text}"), soft_wrap=True)
 
     def show(self, running: Iterable[Running]) -> None:
         """Draw a line for each running job and the bar of the whole."""

@@ -27,8 +27,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 """From the ground up. A part may import its own layer and those before it."""
 
-HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"}
-ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
+HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "optuna"}
+ENTRY_POINTS = (
+    "ppo_cli.cli.train",
+    "ppo_cli.cli.eval",
+    "ppo_cli.cli.search",
+    "ppo_cli.cli.complete",
+    "ppo_cli.cli.help",
+    "ppo_cli.__main__",
+)
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -16,7 +16,7 @@ from ppo_cli.cli.compose import Composer
 from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help import settings_of_part
 from ppo_cli.cli.run_folder import known_runs
-from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import EVAL_SETTINGS, SEARCH_SETTINGS, TRAIN_SETTINGS, plain
 
 BASH = """\
 _{function}() {{
@@ -108,6 +108,18 @@ def train_candidates(before: list[str], last: str) -> list[str]:
     return offered(name, typed, values_of(*known[name])) if name in known else []
 
 
+def search_candidates(before: list[str], last: str) -> list[str]:
+    """What could stand for the word ``last`` of ``ppo-search``: its own settings, and those of ``ppo-train``."""
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    name, equals, _ = last.partition("=")
+    if equals and name == "space":
+        return [f"space={option}" for option in Composer().options("space")]
+    if equals and name in declared:
+        return [f"{name}={value}" for value in values_of(declared[name], declared[name].default)]
+    of_runs = train_candidates([word for word in before if word.partition("=")[0] not in declared], last)
+    return [f"{key}=" for key in declared] + of_runs if not equals and not last.startswith("-") else of_runs
+
+
 def eval_candidates(before: list[str], last: str) -> list[str]:
     """What could stand for the word ``last`` of ``ppo-eval``."""
     declared = declared_settings(EVAL_SETTINGS) or {}
@@ -132,6 +144,11 @@ def offered(name: str, typed: str, values: Iterable[str]) -> list[str]:
 def complete_train(words: list[str]) -> int:
     """Tab completion of ``ppo-train``."""
     return complete("ppo-train", "scripts/train", words, train_candidates)
+
+
+def complete_search(words: list[str]) -> int:
+    """Tab completion of ``ppo-search``."""
+    return complete("ppo-search", "scripts/search", words, search_candidates)
 
 
 def complete_eval(words: list[str]) -> int:

@@ -39,7 +39,7 @@ from ppo_cli.cli.run_folder import register_resolvers
 ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
 GROUPS = ("env", "algo", "network", "experiment")
-INTERNAL_GROUPS = ("tuned",)
+INTERNAL_GROUPS = ("tuned", "space")
 MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
 
 
@@ -322,7 +322,9 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN
             yield from walk(value, f"{name}.")
 
 
-def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterable[str] = ()) -> str:
+def unknown_setting(
+    name: str, value: str, known: Iterable[str], groups: Iterable[str] = (), *, command: str = "ppo-train"
+) -> str:
     """The sentence for a setting that does not exist, with the nearest one that does."""
     given = f"{name}={value}"
     public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
@@ -332,7 +334,7 @@ def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterabl
     parent = name.rpartition(".")[0]
     inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
     offered = [word for word in inside if word not in ("_target_", "name")]
-    has = f"{parent} has: {', '.join(offered)}" if offered else "ppo-train --help lists them"
+    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
     return f"{given}: there is no setting {name}; {has}"
 
 

@@ -45,7 +45,7 @@ def command(words: list[str]) -> int:
         return 0
     name, overrides = sort_words(words)
     print_warnings(repeated(overrides))
-    settings = eval_settings(overrides)
+    settings = typed_settings(overrides, EVAL_SETTINGS, "ppo-eval")
     trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
     folder = find_run(name)
     config = validated(run_config(folder))
@@ -88,19 +88,19 @@ def sort_words(words: list[str]) -> tuple[str, list[str]]:
     return runs[0], overrides
 
 
-def eval_settings(overrides: list[str]) -> Settings:
-    """The settings of ``ppo-eval``, each of its declared type.
+def typed_settings(overrides: list[str], target: str, command: str) -> Settings:
+    """The settings that the class ``target`` declares, each of its declared type.
 
     Raises:
         UserError: with every mistake.
     """
-    declared = declared_settings(EVAL_SETTINGS) or {}
+    declared = declared_settings(target) or {}
     settings: Settings = {name: setting.default for name, setting in declared.items()}
     problems = []
     for text in overrides:
         name, _, value = text.partition("=")
         if name not in declared:
-            problems.append(unknown_setting(name, value, declared))
+            problems.append(unknown_setting(name, value, declared, command=command))
             continue
         try:
             settings[name] = convert(parse_value(text), declared[name].options)

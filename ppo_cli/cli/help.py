@@ -19,7 +19,7 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import EVAL_SETTINGS, SEARCH_SETTINGS, TRAIN_SETTINGS, plain
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -44,6 +44,18 @@ EVAL_EXAMPLES = (
     ("ppo-eval latest", "the newest run"),
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+)
+SEARCH_EXAMPLES = (
+    ("ppo-search env=cartpole trials=50", "what configs/space/ppo.yaml tries"),
+    ("ppo-search env=cartpole gamma=0.99", "a value fixes a setting"),
+    ("ppo-search env=cartpole 'clip=interval(0.1,0.4)'", "several replace what is tried for it"),
+    ("ppo-search env=pendulum seeds=3 pruner=asha jobs=4", "three runs a trial, four at once"),
+)
+SPELLINGS = (
+    ("0.1,0.2,0.3", "one of these; also choice(0.1,0.2,0.3)"),
+    ("range(1,10)", "a whole number from 1 to 9"),
+    ("interval(0.1,0.4)", "a number between; a whole one where both ends are whole"),
+    ("log(1e-5,1e-2)", "the same, by its logarithm"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -170,6 +182,36 @@ def print_eval_help() -> None:
         page.heading("Newest runs")
         for run in runs:
             page.line(f"  {run}")
+    page.show()
+
+
+def print_search_help() -> None:
+    """The help of ``ppo-search``."""
+    page = Page()
+    page.paragraph(
+        "ppo-search trains with settings drawn from a space, stops what falls behind, and ends with the command that "
+        "did best. It takes the settings of ppo-train: a value fixes one, several say what is tried for it. The same "
+        "command again goes on."
+    )
+    page.line()
+    page.rows(SEARCH_EXAMPLES)
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    page.heading("Settings of the search")
+    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+    page.heading("Several values")
+    page.rows(SPELLINGS)
+    page.heading("What is tried", "unless the command line says otherwise; a space/ folder of yours adds files")
+    for name in (composer := Composer()).options("space"):
+        content: Any = OmegaConf.to_container(composer.compose([f"+space@search_space={name}"]).search_space)
+        page.hanging(f"  {page.style('36', name)}{' ' * (8 - len(name))}", 10, "  ".join(map(str, content)))
+    page.heading("Flags")
+    page.rows(
+        [
+            ("--help", "this text; ppo-train --help has the settings of the runs"),
+            ("--config-dir DIR", "your own space/, env/, network/, algo/ and experiment/ YAML files, beside ours"),
+            ("-sc install=bash", 'tab completion: eval "$(ppo-search -sc install=bash)"'),
+        ]
+    )
     page.show()
 
 

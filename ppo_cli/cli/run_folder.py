@@ -33,9 +33,9 @@ def run_id(name: str | None, seed: object) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{slug(seed)}_{secrets.token_hex(2)}"
 
 
-def sweep_id(name: str | None) -> str:
-    """The same for a sweep, whose seeds may differ."""
-    return slug(name) if name is not None else f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+def sweep_id(name: str | None, kind: str = "sweep") -> str:
+    """The same for a sweep or a search, whose seeds may differ."""
+    return slug(name) if name is not None else f"{kind}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
 
 
 def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:

@@ -119,6 +119,32 @@ class EvalSettings:
         check_ranges(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How to search for the best settings."""
+
+    trials: AtLeastOne = 50
+    """Configurations to try; a larger number later goes on with the same search."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How they are drawn: from where good ones lie dense, or anywhere."""
+    pruner: Literal["median", "asha", "none"] = "median"
+    """Which are stopped early: those below the median of others at the same step, or the best third, or none."""
+    startup_trials: Count = 10
+    """Trials that are drawn at random, and, by the median, pruned by nobody."""
+    warmup: Annotated[float, Range(at_least=0, at_most=1)] = 0.2
+    """Share of a run before which the median prunes nothing."""
+    seeds: AtLeastOne = 1
+    """Runs of each trial, of the seeds from seed on."""
+    score: Literal["mean", "iqm"] = "mean"
+    """Of their final returns: the mean, or that of the middle half."""
+    space: str | None = None
+    """File in space/ that says what is tried; null is the algorithm's own."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",

@@ -58,8 +58,12 @@ def sweep_of(config: DictConfig, settings: list[Override], command: str) -> Swee
         for name, override in given.items()
         if name not in swept and name not in NOT_COMPARED and not name.startswith("hydra.")
     ]
-    digest = hashlib.sha256(json.dumps([shared, sorted(words)], sort_keys=True, default=str).encode()).hexdigest()
-    return Sweep(command, digest[:16], words, swept)
+    return Sweep(command, digest(shared, sorted(words)), words, swept)
+
+
+def digest(*content: Any) -> str:  # noqa: ANN401 - whatever JSON can spell, and what str can
+    """A few characters that stand for the content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def swept_values(override: Override) -> list[str]:
@@ -69,10 +73,10 @@ def swept_values(override: Override) -> list[str]:
     return [override.input_line.partition("=")[2] if override.input_line else ""]
 
 
-def read_sweep(folder: Path) -> Sweep | None:
+def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
     """What the sweep in this folder is, None where there is none."""
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(folder / SWEEP_FILE))
+        content: Any = OmegaConf.to_container(OmegaConf.load(folder / file))
         return Sweep(**content)
     except (OSError, TypeError, ValueError):
         return None
@@ -99,11 +103,11 @@ def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:
     return folder
 
 
-def newest_like(sweep: Sweep, parent: Path) -> Path | None:
+def newest_like(sweep: Sweep, parent: Path, file: str = SWEEP_FILE) -> Path | None:
     """The newest folder in ``parent`` with the same sweep."""
-    found = [path.parent for path in parent.glob(f"*/{SWEEP_FILE}")]
-    same = [folder for folder in found if (other := read_sweep(folder)) and sweep.is_same(other, may_grow=False)]
-    return max(same, key=lambda folder: (folder / SWEEP_FILE).stat().st_mtime, default=None)
+    found = [path.parent for path in parent.glob(f"*/{file}")]
+    same = [folder for folder in found if (other := read_sweep(folder, file)) and sweep.is_same(other, may_grow=False)]
+    return max(same, key=lambda folder: (folder / file).stat().st_mtime, default=None)
 
 
 @contextmanager

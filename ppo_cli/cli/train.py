@@ -26,6 +26,8 @@ from ppo_cli.run_files import command_line
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hydra.core.override_parser.types import Override
 
     from ppo_cli.trainer import Trainer
@@ -166,13 +168,29 @@ def task(config: DictConfig) -> float:
     overrides = [str(override) for override in hydra_config.overrides.task]
     if hydra_config.mode == RunMode.MULTIRUN:
         print(f"\nrun {int(hydra_config.job.num) + 1}: {' '.join(overrides)}", flush=True)
-    try:
+
+    def work() -> float:
         settings = validated(resolve(config, dict(hydra_config.runtime.choices)))
         if hydra_config.mode == RunMode.MULTIRUN:
             if is_done(settings, run_dir):
                 return job_return(run_dir)
             settings = take_up(settings, run_dir)
         return run(settings, run_dir, overrides)
+
+    try:
+        return reported(work, run_dir)
+    finally:
+        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
+
+
+def reported(work: Callable[[], float], run_dir: Path) -> float:
+    """What ``work`` returns.
+
+    Raises:
+        ReportedError: in place of any other error, which has been told, and kept in the run folder.
+    """
+    try:
+        return work()
     except UserError as error:
         print_problems(error.problems)
         raise ReportedError(USER_ERROR) from error
@@ -181,8 +199,6 @@ def task(config: DictConfig) -> float:
     except Exception as error:
         report_crash(error, run_dir)
         raise ReportedError(CRASH) from error
-    finally:
-        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
 
 
 def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
