@@ -11,9 +11,7 @@ COMMANDS = ("train", "eval", "search")
 def main() -> int:
     """Run the command that the first argument names. Returns the exit code."""
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(
-            f"error: python -m ppo_cli expects a command: {', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}", file=sys.stderr
-        )
+        print(f"error: python -m ppo_cli expects a command: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     code: int = import_module(f"ppo_cli.cli.{sys.argv[1]}").main(sys.argv[2:])
     return code

@@ -226,9 +226,14 @@ class Composer:
         if "--cfg" in flags:
             if flags["--cfg"] not in ("job", "hydra", "all"):
                 raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
-            if flags["--cfg"] == "job" and composed is not None and "--package" not in flags:
-                job = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
-                print(OmegaConf.to_yaml(job, resolve="--resolve" in flags), end="")
+            if composed is not None and "--package" not in flags:
+                names = {
+                    "job": [str(name) for name in composed if name != "hydra"],
+                    "hydra": ["hydra"],
+                    "all": [str(name) for name in composed],
+                }
+                part = OmegaConf.masked_copy(composed, names[flags["--cfg"]])
+                print(OmegaConf.to_yaml(part, resolve="--resolve" in flags), end="")
                 return
             self.hydra.show_cfg(
                 cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options

@@ -61,7 +61,10 @@ def test_python_m_ppo_cli_names_its_commands(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "ppo_cli", "trian"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stderr) == (2, "error: python -m ppo_cli expects a command: train or eval\n")
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: python -m ppo_cli expects a command: train, eval, search\n",
+    )
 
 
 def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
