@@ -15,15 +15,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
-from ppo_cli.cli.compose import Composer, choices_of, resolve
+from ppo_cli.cli.compose import Composer, choices_of, closest, resolve, unknown_setting
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.eval import typed_settings
 from ppo_cli.cli.jobs import job_settings
 from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import sweep_id
 from ppo_cli.cli.search_space import Dimension, space_of
-from ppo_cli.cli.sweep import NOT_COMPARED, Sweep, claimed, digest, newest_like, read_sweep
-from ppo_cli.cli.train import trusted_on_command_line
+from ppo_cli.cli.sweep import NOT_COMPARED, NOT_REPEATED, Sweep, claimed, digest, newest_like, read_sweep
+from ppo_cli.cli.train import repeated_flags, trusted_on_command_line
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import SEARCH_SETTINGS, Settings
 from ppo_cli.run_files import command_line, shown_path
@@ -56,16 +56,24 @@ def command(words: list[str]) -> int:
     trust(trusted_on_command_line(arguments))
     settings, rest = search_settings(arguments)
     composer = Composer(arguments.flags.get("--config-dir"))
-    fixed, space = space_of(composer, rest, preset_space(composer, rest, settings))
-    config = checked(composer, fixed, space)
-    if importlib.util.find_spec("optuna") is None:
+    try:
+        fixed, space = space_of(composer, rest, preset_space(composer, rest, settings))
+        config = checked(composer, fixed, space)
+    except UserError as error:
+        raise UserError(*with_own_names(error.problems, rest)) from error
+    if not is_installed("optuna"):
         raise UserError("ppo-search: needs optuna, which is not installed: pip install 'ppo-cli[search]'")
-    search = identity(composer, fixed, space, settings)
+    search = identity(composer, fixed, space, settings, repeated_flags(arguments))
     folder = search_folder(composer, fixed, config, search)
     with claimed(folder, asdict(search), SEARCH_FILE):
         from ppo_cli.cli.search_loop import SearchLoop
 
-        return SearchLoop(composer, fixed, space, config | settings, folder).run()
+        return SearchLoop(composer, fixed, space, config | settings, folder).run(search)
+
+
+def is_installed(package: str) -> bool:
+    """Whether the package can be imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def search_settings(arguments: Arguments) -> tuple[Settings, list[str]]:
@@ -78,6 +86,18 @@ def search_settings(arguments: Arguments) -> tuple[Settings, list[str]]:
     own = [word for word in arguments.overrides if word.partition("=")[0] in declared]
     rest = [word for word in arguments.overrides if word not in own]
     return typed_settings(own, SEARCH_SETTINGS, "ppo-search"), rest
+
+
+def with_own_names(problems: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Unknown settings once more: what is no setting of a run may be a misspelt one of the search."""
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    result = list(problems)
+    for word in words:
+        name, _, value = word.partition("=")
+        for place, problem in enumerate(problems):
+            if problem.startswith(f"{word}: there is no setting") and closest(name, declared):
+                result[place] = unknown_setting(name, value, declared, command="ppo-search")
+    return result
 
 
 def preset_space(composer: Composer, words: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -120,13 +140,15 @@ def checked(composer: Composer, fixed: Sequence[str], space: Sequence[Dimension]
     return shared
 
 
-def identity(composer: Composer, fixed: list[str], space: Sequence[Dimension], settings: Settings) -> Sweep:
+def identity(
+    composer: Composer, fixed: list[str], space: Sequence[Dimension], settings: Settings, flags: list[str]
+) -> Sweep:
     """What the search is: two commands with the same one go on with each other, also towards more trials."""
     config = composer.compose(fixed)
     shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
     own = {name: value for name, value in settings.items() if name != "trials"}
-    words = [word for word in fixed if word.partition("=")[0] not in NOT_COMPARED]
-    return Sweep(command_line(), digest(shared, own), words, {each.name: [each.text] for each in space})
+    words = [word for word in fixed if word.partition("=")[0] not in (*NOT_REPEATED, "seed")]
+    return Sweep(command_line(), digest(shared, own), [*flags, *words], {each.name: [each.text] for each in space})
 
 
 def search_folder(composer: Composer, fixed: list[str], config: Settings, search: Sweep) -> Path:

@@ -17,7 +17,7 @@ from ppo_cli.cli.launcher import import_for_jobs
 from ppo_cli.cli.program import CRASH, Stopped, guarded
 from ppo_cli.cli.search_space import Dimension
 from ppo_cli.cli.study import SearchTrial, Study
-from ppo_cli.cli.sweep import NOT_COMPARED
+from ppo_cli.cli.sweep import Sweep
 from ppo_cli.cli.train import reported, run
 from ppo_cli.cli.validate import Settings
 from ppo_cli.processes import Ended, Job, JobPool, Running
@@ -67,8 +67,8 @@ class SearchLoop:
         )
         self.under_way: dict[Path, tuple[SearchTrial, int, MetricsTail]] = {}  # by the run's folder
 
-    def run(self) -> int:
-        """Try what is left to try. Returns the exit code.
+    def run(self, search: Sweep) -> int:
+        """Try what is left to try, and conclude ``search``. Returns the exit code.
 
         Raises:
             Stopped: by a signal, with every run saved that had begun.
@@ -77,7 +77,7 @@ class SearchLoop:
         with stop_on_signals() as stop:
             for ended in self.pool.run(self.jobs(), stop):
                 self.take(ended)
-        self.conclude()
+        self.conclude(search)
         if stop:
             raise Stopped(stop.exit_code)
         return 0 if self.study.best(1) else CRASH
@@ -152,7 +152,7 @@ class SearchLoop:
         for each in self.runs_of(trial):
             each.stop("stopped", "another run of the trial failed")
 
-    def conclude(self) -> None:
+    def conclude(self, search: Sweep) -> None:
         """The best settings, what mattered, and what to type next."""
         if self.settings["quiet"]:
             return
@@ -167,8 +167,7 @@ class SearchLoop:
         if importance := self.study.importance():
             rows["importance"] = "  ".join(f"{name} {100 * share:.0f} %" for name, share in importance.items())
         if best:
-            shared = [word for word in self.fixed if word.partition("=")[0] not in NOT_COMPARED]
-            rows["best"] = shlex.join(["ppo-train", *shared, *self.study.words(best[0].params)])
+            rows["best"] = shlex.join(["ppo-train", *search.words, *self.study.words(best[0].params)])
         if len(self.study.finished()) < self.settings["trials"]:
             rows["go on"] = "the same command again"
         name = shlex.quote(shown_path(self.folder))

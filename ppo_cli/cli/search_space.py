@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DIGITS = 4
 """Of a number that is drawn: what is printed is what is run."""
 
+WHOLE_ENDS = r"\(\s*[+-]?\d+\s*,\s*[+-]?\d+\s*\)"
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -79,6 +81,8 @@ def dimension(override: Override, text: str) -> Dimension:
         low, high, is_log = sweep.start, sweep.end, "log" in sweep.tags
         if low is None or high is None or not low < high or (is_log and low <= 0):
             raise UserError(f"{name}={text}: expected two numbers, the lower first" + (", above 0" if is_log else ""))
+        is_whole = re.search(WHOLE_ENDS, text) is not None  # Hydra hands on 8 as 8.0
+        low, high = (int(low), int(high)) if is_whole else (low, high)
         return Dimension(name, text, low=low, high=high, is_log=is_log)
     numbers = sweep.range() if isinstance(sweep, RangeSweep) else None
     if isinstance(numbers, range) and len(numbers) > 1 and numbers.step == 1:

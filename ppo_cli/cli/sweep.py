@@ -18,14 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import choices_of, resolve
 from ppo_cli.cli.run_folder import RECORD, sweep_id
-from ppo_cli.run_files import shown_path, write_atomically
+from ppo_cli.run_files import command_line, shown_path, write_atomically
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 SWEEP_FILE = "sweep.yaml"
-NOT_COMPARED = ("quiet", "jobs", "job_timeout", "again", "run_name", "output_dir", "trust", "resume")
-"""Settings that say where a sweep lies and how it is worked off, not what its jobs are."""
+NOT_REPEATED = ("quiet", "jobs", "job_timeout", "again", "run_name", "resume", "launcher")
+"""Settings that say how a sweep is worked off: of no use to one of its runs alone."""
+
+NOT_COMPARED = (*NOT_REPEATED, "output_dir", "trust")
+"""Settings that do not change what its runs are."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Sweep:
 
     command: str
     fixed: str  # digest of what all jobs share
-    words: list[str]  # what of it stood on the command line
+    words: list[str]  # what of it stood on the command line, flags included
     swept: dict[str, list[str]]  # values by setting
 
     def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
@@ -48,7 +51,7 @@ class Sweep:
         return math.prod(len(set(values)) for values in self.swept.values())
 
 
-def sweep_of(config: DictConfig, settings: list[Override], command: str) -> Sweep:
+def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> Sweep:
     """The sweep that these settings of the command line mean; ``config`` is what its jobs share."""
     shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
     given = {override.get_key_element(): override for override in settings}
@@ -56,9 +59,9 @@ def sweep_of(config: DictConfig, settings: list[Override], command: str) -> Swee
     words = [
         f"{name}={override.get_value_element_as_str()}"
         for name, override in given.items()
-        if name not in swept and name not in NOT_COMPARED and not name.startswith("hydra.")
+        if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
     ]
-    return Sweep(command, digest(shared, sorted(words)), words, swept)
+    return Sweep(command_line(), digest(shared, sorted(words)), [*flags, *words], swept)
 
 
 def digest(*content: Any) -> str:  # noqa: ANN401 - whatever JSON can spell, and what str can

@@ -22,7 +22,6 @@ from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
-from ppo_cli.run_files import command_line
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def trusted_on_command_line(arguments: Arguments) -> list[str]:
 def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> int:
     """All jobs of a sweep that are not done. A failed job does not stop the others; a signal stops them all."""
     settings = swept_settings(composer, arguments.overrides, config)
-    sweep = sweep_of(config, settings, command_line())
+    sweep = sweep_of(config, settings, repeated_flags(arguments))
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
@@ -159,6 +158,12 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
     return 0
+
+
+def repeated_flags(arguments: Arguments) -> list[str]:
+    """The flags without which the settings would mean something else."""
+    flags = {"--config-dir", "--config-path", "--config-name"} & arguments.flags.keys()
+    return [word for flag in sorted(flags) for word in (flag, arguments.flags[flag])]
 
 
 def task(config: DictConfig) -> float:

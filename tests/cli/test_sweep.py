@@ -166,7 +166,7 @@ def test_the_answer_averages_over_seeds_and_names_the_best_settings(lab: Shell) 
     assert float(table[0][1]) > float(table[1][1])
     best = next(line for line in lab.out.splitlines() if line.startswith("  best"))
     assert set(best.split()) == {
-        "best", "ppo-train", *(shlex.quote(word) for word in WORDS[3:] if "total" not in word), "total_env_steps=2048",
+        "best", "ppo-train", *(shlex.quote(word) for word in WORDS if "total" not in word), "total_env_steps=2048",
         "gamma=0.5", "learning_rate=0.01",
     }  # fmt: skip
 
