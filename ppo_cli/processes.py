@@ -148,6 +148,7 @@ class JobPool:
         """Do all jobs, or stop them all when asked; how each ended, as it ends. A job is taken when there is room."""
         waiting = iter(jobs)
         upcoming: Job | None = None
+        self._looked_at = time.monotonic()
         try:
             while True:
                 while not stop and self.has_room_for(upcoming):
