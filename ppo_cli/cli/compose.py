@@ -320,7 +320,9 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN
             yield from walk(value, f"{name}.")
 
 
-def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterable[str] = ()) -> str:
+def unknown_setting(
+    name: str, value: str, known: Iterable[str], groups: Iterable[str] = (), *, command: str = "ppo-train"
+) -> str:
     """The sentence for a setting that does not exist, with the nearest one that does."""
     given = f"{name}={value}"
     public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
@@ -330,7 +332,7 @@ def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterabl
     parent = name.rpartition(".")[0]
     inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
     offered = [word for word in inside if word not in ("_target_", "name")]
-    has = f"{parent} has: {', '.join(offered)}" if offered else "ppo-train --help lists them"
+    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
     return f"{given}: there is no setting {name}; {has}"
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset, NoStateError
+from ppo_cli.envs.gymnasium_frames import drawn
 from ppo_cli.envs.gymnasium_making import autoreset_mode, find_spec, make_vector_env, wrapper_named
 from ppo_cli.envs.object_state import capture, restore
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
@@ -149,6 +150,29 @@ class GymnasiumVecEnv:
         It tells by ``is_success`` or ``success`` in the last info; once it has, an episode without it did not succeed.
         """
         return {} if self._success is None else {"charts/success_rate": self._success}
+
+    @property
+    def render_modes(self) -> Sequence[str]:
+        """The ways in which the environment says that it can draw itself."""
+        return list(self._env.metadata.get("render_modes") or ())
+
+    @property
+    def render_fps(self) -> float:
+        """Steps a second that look natural, as the environment says."""
+        return float(self._env.metadata.get("render_fps") or 30)
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Environment 0 as it draws itself; it must have been made with ``render_mode="rgb_array"``.
+
+        With ``autoreset="same_step"`` an episode's last picture is already that of the next one.
+
+        Raises:
+            ValueError: a package that it draws with is missing, or it draws no pictures.
+        """
+        envs = getattr(self._env, "envs", None)
+        if not envs:
+            raise ValueError(f"{self._id} can only be drawn with vectorization=sync")
+        return drawn(self._id, envs[0].render)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the future depends on, as plain data; the first call tries on copies whether it really is all.
