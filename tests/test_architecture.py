@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "networks"),
     ("rollout", "algorithms"),
     ("fused",),
-    ("evaluate", "checkpoint", "logger"),
+    ("evaluate", "checkpoint", "logger", "play"),
     ("trainer",),
     ("cli",),
     ("bench", "__main__", "__init__"),
@@ -27,7 +27,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A part may import its own layer and those before it."""
 
 HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"}
-ENTRY_POINTS = ("ppo_cli.cli.train", "ppo_cli.cli.eval", "ppo_cli.cli.complete", "ppo_cli.cli.help", "ppo_cli.__main__")
+ENTRY_POINTS = (
+    "ppo_cli.cli.train",
+    "ppo_cli.cli.eval",
+    "ppo_cli.cli.play",
+    "ppo_cli.cli.complete",
+    "ppo_cli.cli.help",
+    "ppo_cli.__main__",
+)
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -17,6 +17,7 @@ Colour = tuple[int, int, int]
 
 LARGEST_CELL, SMALLEST_CELL, BOARD_WIDTH = 48, 20, 270  # pixels
 HEADER, FOOTER = 96, 22  # pixels above and below the board
+SMALLEST_WINDOW = 230  # pixels that the counters and the face need
 NAVY, YELLOW, DARK_RED, GREY = (0, 0, 128), (255, 235, 59), (64, 0, 0), (96, 96, 96)
 SMOOTHING = 4
 """Shapes are drawn that much larger and averaged."""
@@ -37,7 +38,8 @@ def board_picture(moment: Moment, mines: int, caption: str, note: str) -> NDArra
         note: Bottom line, right: how many it has won.
     """
     board, margin, edge = _board(moment)
-    width, height = board.size
+    board_width, height = board.size
+    width = max(board_width, SMALLEST_WINDOW)
     window = Image.new("RGB", (width, HEADER + height + FOOTER), FACE)
     draw = ImageDraw.Draw(window)
     _edges(draw, (0, 0, *window.size), 3, LIGHT, SHADOW)
@@ -48,7 +50,8 @@ def board_picture(moment: Moment, mines: int, caption: str, note: str) -> NDArra
     counter = _counter(f"{min(moment.step, 999):03d}")
     window.paste(counter, (right - 7 - counter.width, 17))
     _win_bar(draw, (left, 66, right, 90), moment)
-    window.paste(board.crop((edge, edge, width - edge, height - edge)), (edge, HEADER))
+    inside = board.crop((edge, edge, board_width - edge, height - edge))
+    window.paste(inside, ((width - inside.width) // 2, HEADER))
     write_ends(draw, (left + 1, right - 1), HEADER + height - edge, caption, note)
     return np.asarray(window)
 
