@@ -18,7 +18,7 @@ from ppo_cli.envs.minesweeper.layout import Rules
 from ppo_cli.envs.minesweeper.rules import potential
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer
-from ppo_cli.types import Step
+from ppo_cli.types import Obs, Step, map_tensors
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Agent:
                 return
 
     @torch.no_grad()
-    def _choose(self, obs: Any, step: int, episode_return: float, generator: torch.Generator) -> tuple[Moment, Tensor]:  # noqa: ANN401 - an observation
-        seen = {key: x.to(self.device) for key, x in obs.items()} if isinstance(obs, dict) else obs.to(self.device)
+    def _choose(self, obs: Obs, step: int, episode_return: float, generator: torch.Generator) -> tuple[Moment, Tensor]:
+        seen = map_tensors(lambda x: x.to(self.device), obs)
         policy, value = self.actor_critic(self.obs_normalizer(seen))
         action = (policy.sample(policy.noise(1, generator)[0]) if self.sample else policy.mode()).cpu()
         probs = policy.log_probs[0].exp().double().cpu().numpy() if isinstance(policy, Categorical) else None
