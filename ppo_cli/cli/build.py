@@ -337,6 +337,19 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def load_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> TrainState:
+    """The weights of one checkpoint, or of the run's newest, for an environment of any number of copies.
+
+    Raises:
+        CheckpointError: none that can be read.
+        RuntimeError: it belongs to another network.
+    """
+    content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
+    state = build_state(config, env, gamma=1.0)
+    state.load_state_dict(content["state"])
+    return state
+
+
 def play(
     config: Settings,
     settings: Settings,
@@ -351,10 +364,8 @@ def play(
     """
     try:
         config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
-        content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
-        state = build_state(config, env, gamma=1.0)
-        state.load_state_dict(content["state"])
+        state = load_state(config, env, run_dir, path)
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
     device = state.accelerator.device

@@ -43,10 +43,10 @@ def command(words: list[str]) -> int:
 
         print_eval_help()
         return 0
-    name, overrides = sort_words(words)
+    (name,), overrides = sort_words(words, "ppo-eval")
     print_warnings(repeated(overrides))
     settings = typed_settings(overrides, EVAL_SETTINGS, "ppo-eval")
-    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
+    trust_named(settings)
     folder = find_run(name)
     config = validated(run_config(folder))
     checkpoint = Path(name) if Path(name).suffix == ".pt" else None
@@ -62,8 +62,8 @@ def command(words: list[str]) -> int:
     return 0
 
 
-def sort_words(words: list[str]) -> tuple[str, list[str]]:
-    """The run and the settings.
+def sort_words(words: list[str], command: str, most_runs: int = 1) -> tuple[list[str], list[str]]:
+    """The runs and the settings.
 
     Raises:
         UserError: with every word that is neither.
@@ -80,12 +80,18 @@ def sort_words(words: list[str]) -> tuple[str, list[str]]:
         else:
             overrides.append(word)
     if not runs:
-        problems.append("which run? ppo-eval <run folder>, or ppo-eval latest")
-    if len(runs) > 1:
-        problems.append(f"{' '.join(runs)}: expected one run folder")
+        problems.append(f"which run? {command} <run folder>, or {command} latest")
+    if len(runs) > most_runs:
+        expected = "one run folder" if most_runs == 1 else f"at most {most_runs} run folders"
+        problems.append(f"{' '.join(runs)}: expected {expected}")
     if problems:
         raise UserError(*problems)
-    return runs[0], overrides
+    return runs, overrides
+
+
+def trust_named(settings: Settings) -> None:
+    """Trust the modules that the setting ``trust`` names."""
+    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
 
 
 def typed_settings(overrides: list[str], target: str, command: str) -> Settings:

@@ -1,7 +1,8 @@
 """The settings that belong to the program itself, not to an algorithm, an environment or a network.
 
 `TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` the keys of
-`ppo-eval`. The command line reads both declarations, as it reads those of the configured classes.
+`ppo-eval`, `PlaySettings` those of `ppo-play`. The command line reads these declarations, as it reads those of the
+configured classes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ppo_cli.settings import Range, check_ranges
+
+MOST_PLAYED = 4
+"""Runs that are watched side by side at most."""
 
 Count = Annotated[int, Range(at_least=0)]
 AtLeastOne = Annotated[int, Range(at_least=1)]
@@ -139,6 +143,32 @@ class SearchSettings:
     """Of their final returns: the mean, or that of the middle half."""
     space: str | None = None
     """File in space/ that says what is tried; null is the algorithm's own."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """How to watch a run's policy."""
+
+    episodes: AtLeastOne | None = None
+    """Episodes to play; null plays on in a terminal until you leave, and one elsewhere."""
+    seed: Annotated[int, Range(at_least=0, at_most=4294967295)] = 1
+    """Seed of the first episode; the next ones follow from the next numbers."""
+    sample: bool = False
+    """Draw actions from the policy as in training; otherwise the most probable one is taken."""
+    fps: Annotated[float, Range(above=0, at_most=100)] | None = None
+    """Steps shown in a second; null is 2 for Minesweeper and what the environment asks for elsewhere."""
+    output: str | None = None
+    """File to write in place of watching: .gif, .mp4, or .png, which shows up to 24 moments on one sheet."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives; auto takes a GPU where there is one."""
+    num_threads: Count = 0
+    """CPU threads of the network; 0 chooses."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

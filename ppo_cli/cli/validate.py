@@ -24,6 +24,7 @@ Settings = dict[str, Any]
 TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
 EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
 SEARCH_SETTINGS = "ppo_cli.cli.schema.SearchSettings"
+PLAY_SETTINGS = "ppo_cli.cli.schema.PlaySettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")
 

@@ -99,3 +99,18 @@ class HasPicture(Protocol):
     def picture(self) -> NDArray[np.uint8] | None:
         """uint8 [H, W, 3], or None before the first episode has ended."""
         ...
+
+
+@runtime_checkable
+class HasFrame(Protocol):
+    """An environment whose first copy can be watched. ``render_fps`` says how many steps a second look natural."""
+
+    render_fps: float
+
+    def frame(self) -> NDArray[np.uint8]:
+        """What the last ``reset`` or ``step`` of environment 0 led to, before any autoreset; uint8 [H, W, 3].
+
+        Raises:
+            ValueError: it cannot be drawn here; says what is missing.
+        """
+        ...

@@ -9,7 +9,7 @@ Statistics and normalization are the trainer's, not Gymnasium wrappers', so that
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.envs.base import Autoreset, NoStateError
+from ppo_cli.envs.gymnasium_frames import drawn
 from ppo_cli.envs.gymnasium_making import autoreset_mode, find_spec, make_vector_env, wrapper_named
+from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
 from ppo_cli.envs.object_state import capture, restore
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
-
-ActionTranslation = Callable[[Tensor], NDArray[Any]]
 
 SUCCESS_KEYS = ("is_success", "success")
 CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its last call
@@ -150,6 +150,29 @@ class GymnasiumVecEnv:
         """
         return {} if self._success is None else {"charts/success_rate": self._success}
 
+    @property
+    def render_modes(self) -> Sequence[str]:
+        """The ways in which the environment says that it can draw itself."""
+        return list(self._env.metadata.get("render_modes") or ())
+
+    @property
+    def render_fps(self) -> float:
+        """Steps a second that look natural, as the environment says."""
+        return float(self._env.metadata.get("render_fps") or 30)
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Environment 0 as it draws itself; it must have been made with ``render_mode="rgb_array"``.
+
+        With ``autoreset="same_step"`` an episode's last picture is already that of the next one.
+
+        Raises:
+            ValueError: a package that it draws with is missing, or it draws no pictures.
+        """
+        envs = getattr(self._env, "envs", None)
+        if not envs:
+            raise ValueError(f"{self._id} can only be drawn with vectorization=sync")
+        return drawn(self._id, envs[0].render)
+
     def state_dict(self) -> dict[str, Any]:
         """All that the future depends on, as plain data; the first call tries on copies whether it really is all.
 
@@ -247,46 +270,6 @@ class GymnasiumVecEnv:
             legal[reported] = np.array(info["action_mask"][reported].tolist(), dtype=bool)
             legal[~legal.any(axis=1)] = True
         return torch.from_numpy(legal)
-
-
-def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
-    """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"{id} has observations of {space}, which do not become one array: use vectorization=sync for a native "
-            "environment, or a wrapper such as FilterObservation, FlattenObservation or TransformObservation"
-        )
-    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return space
-    return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-
-
-def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[Any], ActionTranslation]:
-    """The space that the policy acts in, and the function from its actions [N, *A] to the environment's."""
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return spaces.Discrete(int(space.n)), lambda action: action.numpy(force=True).astype(np.int64) + start
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return _box_translation(space)
-    raise ValueError(
-        f"{id} has actions of {space}; a policy here acts in Discrete or in Box with real numbers: "
-        "wrap the environment with TransformAction into one of these"
-    )
-
-
-def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
-    half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
-
-    def to_env_action(action: Tensor) -> NDArray[Any]:
-        stretched: NDArray[np.float64] = centre + half_width * action.numpy(force=True)
-        return stretched.clip(low, high).astype(space.dtype)
-
-    policy_low = np.where(bounded, -1, low).astype(np.float32)
-    policy_high = np.where(bounded, 1, high).astype(np.float32)
-    return spaces.Box(policy_low, policy_high, dtype=np.float32), to_env_action
 
 
 def _reported(info: Mapping[str, Any], key: str) -> NDArray[np.bool_]:
