@@ -52,7 +52,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.trials import chosen_settings, hyperparameters, trial_id
+from ppo_cli.trials import TASK, chosen_settings, hyperparameters, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -152,7 +152,7 @@ class RunLogger:
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        chosen = chosen_settings(self._first_overrides())
+        chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
         settings = hyperparameters(config, chosen)
         self._events.session_start(step, settings, self._summary.trial_id, headline_tags, chosen)
         self._events.layout(step, LAYOUT)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ppo_cli.report.charts import title_of
+from ppo_cli.report.groups import Group, group_runs
 from ppo_cli.report.health import Check, Finding, findings_of
 from ppo_cli.report.importance import INTERACTION, SEED, Importance, importance_of
 from ppo_cli.report.numbers import estimate_text, percent, plural, steps_text
 from ppo_cli.report.results import Result, lead, ranked, results_of
-from ppo_cli.report.runs import Group, Run, group_runs
+from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Estimate
 
 ENDED_BADLY = ("failed", "killed", "interrupted")
