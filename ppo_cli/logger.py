@@ -142,9 +142,11 @@ class RunLogger:
 
     def _first_overrides(self) -> list[str]:
         """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
-        path = self.run_dir / OVERRIDES_FILE
-        words = yaml.safe_load(path.read_bytes()) if path.exists() else []
-        return list(map(str, words or []))
+        try:
+            words = yaml.safe_load((self.run_dir / OVERRIDES_FILE).read_bytes())
+        except (OSError, yaml.YAMLError):
+            return []
+        return list(map(str, words)) if isinstance(words, list) else []
 
     def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
