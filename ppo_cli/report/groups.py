@@ -71,7 +71,12 @@ def factors_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def labels_of(runs: Sequence[Run], factors: Sequence[str]) -> list[str]:
-    """A short name for each of these runs, no two alike: ``clip=0.2, algo=ppo``, or its folder where that is long."""
+    """A short name for each of these runs, no two alike: ``clip=0.2, algo=ppo``, or its folder where that is long.
+
+    One alone is named by what it learns: ``cartpole, ppo``.
+    """
+    if len(runs) == 1 and (parts := [name for part in ("env", "algo") if (name := name_of(runs[0], part))]):
+        return [", ".join(parts)]
     labels = [
         ", ".join(
             f"{name.removesuffix('.name')}={shown(run.settings[name])}" for name in factors if name in run.settings
@@ -96,6 +101,12 @@ def _folder_labels(runs: Sequence[Run]) -> list[str]:
 def exact(value: object) -> str:
     """Equal for equal values only."""
     return json.dumps(value, default=repr)
+
+
+def name_of(run: Run, part: str) -> str:
+    """What env or algo a run has, empty where that is not known."""
+    node = run.config.get(part)
+    return str(node.get("id") or node.get("name") or "") if isinstance(node, dict) else ""
 
 
 def shown(value: object) -> str:

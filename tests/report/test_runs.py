@@ -158,12 +158,21 @@ def test_a_chosen_algorithm_names_its_group_whatever_follows_from_it(tmp_path):
     assert groups[1].settings == {"algo.name": "trpo", "max_kl": 0.01, "num_epochs": 1}
 
 
-def test_groups_that_were_not_typed_are_named_by_what_differs_and_one_group_by_its_folder(tmp_path):
+def test_groups_that_were_not_typed_are_named_by_what_differs_and_one_alone_by_what_it_learns(tmp_path):
     write_run(tmp_path / "x" / "a", clip=0.1, overrides=[])
     write_run(tmp_path / "x" / "b", overrides=[])
     runs = find_runs([tmp_path])
     assert [group.label for group in group_runs(runs)] == ["clip=0.1", "clip=0.2"]
-    assert [group.label for group in group_runs(runs[:1])] == ["a"]
+    assert [group.label for group in group_runs(runs[:1])] == ["cartpole, ppo"]
+
+
+def test_what_has_no_other_name_has_that_of_its_folder(tmp_path):
+    for name in ("a/run", "b/run"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text(f"env: {{very_long_setting: {'long ' * 20 + name}}}")
+    runs = find_runs([tmp_path])
+    assert [group.label for group in group_runs(runs)] == ["a/run", "b/run"]
+    assert [group.label for group in group_runs(runs[:1])] == ["run"]
 
 
 def test_the_same_seed_twice_is_one_sample_the_one_that_came_further(tmp_path):
