@@ -10,7 +10,7 @@ import io
 import os
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,12 @@ class EventWriter:
         self._add(env_steps, [_text_value(tag, markdown.encode(), metadata)])
 
     def session_start(
-        self, env_steps: int, hyperparameters: Mapping[str, Hyperparameter], trial_id: str, metric_tags: Sequence[str]
+        self,
+        env_steps: int,
+        hyperparameters: Mapping[str, Hyperparameter],
+        trial_id: str,
+        metric_tags: Sequence[str],
+        chosen: Collection[str] = (),
     ) -> None:
         """Put the run into the HParams table, beside the other seeds of the same trial.
 
@@ -97,12 +102,14 @@ class EventWriter:
             hyperparameters: The table's columns. None has a column and no value.
             trial_id: Equal for runs that differ in nothing but the seed: TensorBoard shows their mean as one row.
             metric_tags: Scalars that become columns, too.
+            chosen: Hyperparameters to show first; TensorBoard ticks five columns and leaves the others to be ticked.
         """
         # TensorBoard takes the columns of a whole folder from the first run that it meets, so runs of one kind have to
         # declare equal bytes: no creation time, and no domain of values.
         experiment = api_pb2.Experiment(
             hparam_infos=[
-                api_pb2.HParamInfo(name=name, type=_data_type(value)) for name, value in sorted(hyperparameters.items())
+                api_pb2.HParamInfo(name=name, type=_data_type(value), differs=name in chosen)
+                for name, value in sorted(hyperparameters.items())
             ],
             metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metric_tags],
         )

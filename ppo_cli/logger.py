@@ -52,7 +52,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.trials import hyperparameters, trial_id
+from ppo_cli.trials import TASK, chosen_settings, hyperparameters, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -95,7 +95,7 @@ class RunLogger:
         overrides: Sequence[str] = (),
         resumed: Mapping[str, Any] | None = None,
         display: DisplayMode | Display = "auto",
-        headline_tags: Sequence[str] = ("charts/episodic_return", "eval/episodic_return"),
+        headline_tags: Sequence[str] = ("charts/episodic_return",),
     ) -> None:
         self.run_dir = run_dir
         self.display = make_display(display) if isinstance(display, str) else display
@@ -127,8 +127,8 @@ class RunLogger:
         trim_metrics(run_dir / METRICS_FILE, start_env_steps if start_env_steps else -1)
         self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
         self._events = EventWriter(run_dir, start_env_steps, self.warn)
-        self._describe(config, headline_tags)
         self._note_command(list(overrides), resumed)
+        self._describe(config, headline_tags)
 
     def _note_command(self, overrides: list[str], resumed: Mapping[str, Any] | None) -> None:
         """Write down what the user typed: at the start of the run, and each time that it goes on."""
@@ -140,13 +140,23 @@ class RunLogger:
         entry = {"time": _now(), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
         write_atomically(path, earlier + to_yaml([entry]).encode())
 
+    def _first_overrides(self) -> list[str]:
+        """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
+        try:
+            words = yaml.safe_load((self.run_dir / OVERRIDES_FILE).read_bytes())
+        except (OSError, yaml.YAMLError):
+            return []
+        return list(map(str, words)) if isinstance(words, list) else []
+
     def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        self._events.session_start(step, hyperparameters(config), self._summary.trial_id, headline_tags)
+        chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
+        settings = hyperparameters(config, chosen)
+        self._events.session_start(step, settings, self._summary.trial_id, headline_tags, chosen)
         self._events.layout(step, LAYOUT)
         source = {"git": self._summary.git, "versions": self._summary.versions}
         self._events.text(step, "run/config", code_block(config_yaml))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppo_cli.envs.base import HasState, NoStateError, VecEnv, env_seeds, may_truncate
-from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
 from ppo_cli.networks.base import act
 from ppo_cli.train_state import NonFiniteError, TrainState
 from ppo_cli.types import Distribution, Obs, Rollout, Step, map_tensors, take_rows, write_row
@@ -41,7 +41,8 @@ class Collector:
         self.storage: Rollout | None = None
         self.noise: Tensor  # [T, N, ...] random numbers that decide the actions of a rollout
         self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
-        self.repairs_cuts = env.autoreset == "same_step" and may_truncate(env)
+        self.may_truncate = may_truncate(env)
+        self.repairs_cuts = env.autoreset == "same_step" and self.may_truncate
         self.figures: dict[str, Tensor] = {}  # [T, N] by tag: how the episodes stood after each step, read where done
 
     @torch.no_grad()
@@ -57,7 +58,7 @@ class Collector:
             self.require_finite()  # an environment that is given NaN fails in ways of its own
             raise
         assert self.storage is not None
-        self.report_episodes(self.storage.done)
+        self.report_episodes(self.storage)
         self.value_successors(self.storage)
         self.require_finite()
         normalize = self.state.reward_normalizer
@@ -184,9 +185,12 @@ class Collector:
                 self.figures[tag] = figure.new_zeros((self.rollout_length, *figure.shape))
             self.figures[tag][t] = figure
 
-    def report_episodes(self, done: Tensor) -> None:
-        """Tell the window about the episodes that ended where ``done`` [T, N], in the order they did."""
+    def report_episodes(self, storage: Rollout) -> None:
+        """Tell the window about the episodes that ended in a rollout, in the order they did."""
+        done = storage.done
         figures = {tag: figure[done.to(figure.device)] for tag, figure in self.figures.items()}
+        if self.may_truncate:
+            figures[TRUNCATED_TAG] = (storage.truncated & ~storage.terminated)[done]
         self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
 
     def allocate(self, obs: Obs, action: Tensor, value: Tensor, policy: Distribution) -> Rollout:

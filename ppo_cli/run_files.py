@@ -21,6 +21,7 @@ OVERRIDES_FILE = "overrides.yaml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 RESUMES_FILE = "resumes.yaml"
+CRASH_FILE = "error.txt"
 
 REPORTED_PACKAGES = ("ppo-cli", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "tensorboard", "numba")
 

@@ -20,23 +20,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "networks"),
     ("rollout", "algorithms"),
     ("fused",),
-    ("evaluate", "checkpoint", "logger", "play"),
+    ("evaluate", "checkpoint", "logger", "play", "report"),
     ("trainer",),
     ("cli",),
     ("bench", "__main__", "__init__"),
 )  # fmt: skip
 """From the ground up. A part may import its own layer and those before it."""
 
-HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "optuna"}
-ENTRY_POINTS = (
-    "ppo_cli.cli.train",
-    "ppo_cli.cli.eval",
-    "ppo_cli.cli.search",
-    "ppo_cli.cli.play",
-    "ppo_cli.cli.complete",
-    "ppo_cli.cli.help",
-    "ppo_cli.__main__",
-)
+HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "optuna", "matplotlib"}
+COMMANDS = ("train", "eval", "play", "report", "search", "complete", "help")
+ENTRY_POINTS = (*(f"ppo_cli.cli.{name}" for name in COMMANDS), "ppo_cli.__main__")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

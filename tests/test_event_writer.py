@@ -147,6 +147,12 @@ def test_the_columns_have_types_and_the_metrics_that_were_named(tmp_path, writer
     assert [info.name.tag for info in experiment.metric_infos] == ["eval/return"]
 
 
+def test_chosen_columns_are_marked_so_that_tensorboard_shows_them_first(tmp_path, writer):
+    writer.session_start(0, {"a": 1, "clip": 0.2, "rule": "safe"}, "t", [], chosen=["clip"])
+    experiment = metadata.parse_experiment_plugin_data(hparams(tmp_path)[metadata.EXPERIMENT_TAG])
+    assert [info.name for info in experiment.hparam_infos if info.differs] == ["clip"]
+
+
 @pytest.mark.parametrize(("succeeded", "status"), [(True, "STATUS_SUCCESS"), (False, "STATUS_FAILURE")])
 def test_the_table_learns_how_the_run_ended(tmp_path, writer, succeeded, status):
     writer.session_end(0, succeeded=succeeded)

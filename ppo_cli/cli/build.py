@@ -117,6 +117,12 @@ def final_return(trainer: Trainer) -> float:
     return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
 
 
+def headline_tags(config: Settings, env: VecEnv) -> list[str]:
+    """What configurations are compared by: the return, of evaluations, too, where there are any, and win rates."""
+    evaluated = ["eval/episodic_return"] if config["eval_interval"] else []
+    return [RETURN_TAG, *evaluated, *(tag for tag in env.episode_metrics() if tag.endswith("/win_rate"))]
+
+
 def build_trainer(
     config: Settings,
     run_dir: Path,
@@ -156,6 +162,7 @@ def build_trainer(
         overrides=overrides,
         resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
         display=display or ("silent" if config["quiet"] else "auto"),
+        headline_tags=headline_tags(config, env),
     )
     intervals = Intervals(
         config["log_interval"],

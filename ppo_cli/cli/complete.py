@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -18,7 +19,14 @@ from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help import settings_of_part
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import MOST_PLAYED
-from ppo_cli.cli.validate import EVAL_SETTINGS, PLAY_SETTINGS, SEARCH_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 BASH = """\
 _{function}() {{
@@ -162,3 +170,8 @@ def complete_eval(words: list[str]) -> int:
 def complete_play(words: list[str]) -> int:
     """Tab completion of ``ppo-play``."""
     return complete("ppo-play", "scripts/play", words, partial(run_candidates, PLAY_SETTINGS, MOST_PLAYED))
+
+
+def complete_report(words: list[str]) -> int:
+    """Tab completion of ``ppo-report``."""
+    return complete("ppo-report", "scripts/report", words, partial(run_candidates, REPORT_SETTINGS, sys.maxsize))

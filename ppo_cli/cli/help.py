@@ -19,7 +19,14 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, PLAY_SETTINGS, SEARCH_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -70,6 +77,12 @@ PLAY_KEYS = (
     ("+  -", "faster, slower"),
     ("n", "next episode"),
     ("q", "leave"),
+)
+REPORT_EXAMPLES = (
+    ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
+    ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
+    ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
+    ("ppo-report <run> format=terminal", "print it, and write nothing"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -202,6 +215,19 @@ def print_play_help() -> None:
     page.heading("Keys")
     page.rows(PLAY_KEYS)
     show_settings(page, PLAY_SETTINGS, "ppo-play")
+
+
+def print_report_help() -> None:
+    """The help of ``ppo-report``."""
+    page = Page()
+    page.paragraph(
+        "ppo-report shows what runs came to, finished, running or crashed: learning curves over seeds with 95 % "
+        "intervals, final figures, which setting mattered, what looks unhealthy, failures, and the command that "
+        "repeats each run. It writes one HTML file that needs no network, and its figures as PNG."
+    )
+    page.line()
+    page.rows(REPORT_EXAMPLES)
+    show_settings(page, REPORT_SETTINGS, "ppo-report")
 
 
 def show_settings(page: Page, target: str, command: str) -> None:

@@ -1,7 +1,7 @@
 """The settings that belong to the program itself, not to an algorithm, an environment or a network.
 
 `TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` the keys of
-`ppo-eval`, `PlaySettings` those of `ppo-play`. The command line reads these declarations, as it reads those of the
+`ppo-eval`, and so on for the other commands. The command line reads these declarations, as it reads those of the
 configured classes.
 """
 
@@ -173,6 +173,20 @@ class PlaySettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What to tell of runs, and where."""
+
+    format: Literal["html", "terminal"] = "html"
+    """One HTML file and figures beside it, or text on the terminal."""
+    output: str | None = None
+    """The HTML file, or a folder for it; null is report.html beside the runs."""
+    metric: str | None = None
+    """Tag of the figure that runs are compared by, such as minesweeper/win_rate; null is the return."""
+    figures: bool = True
+    """Draw PNG files, too, in a folder beside the HTML file."""
 
 
 SECTIONS = {

@@ -22,6 +22,7 @@ from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
+from ppo_cli.run_files import CRASH_FILE
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from ppo_cli.trainer import Trainer
 
-CRASH_FILE = "error.txt"
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
 """Settings that a run keeps when it goes on."""
 

@@ -25,6 +25,7 @@ TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
 EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
 SEARCH_SETTINGS = "ppo_cli.cli.schema.SearchSettings"
 PLAY_SETTINGS = "ppo_cli.cli.schema.PlaySettings"
+REPORT_SETTINGS = "ppo_cli.cli.schema.ReportSettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")
 
