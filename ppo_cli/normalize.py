@@ -32,6 +32,10 @@ class RunningMoments:
         self.variance = squares / total
         self.count = total
 
+    def to(self, device: torch.device) -> None:
+        """Move the moments."""
+        self.count, self.mean, self.variance = (x.to(device) for x in (self.count, self.mean, self.variance))
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the moments."""
         return {"count": self.count.clone(), "mean": self.mean.clone(), "variance": self.variance.clone()}

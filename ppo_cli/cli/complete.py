@@ -21,6 +21,7 @@ from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import MOST_PLAYED
 from ppo_cli.cli.validate import (
     EVAL_SETTINGS,
+    EXPORT_SETTINGS,
     PLAY_SETTINGS,
     REPORT_SETTINGS,
     SEARCH_SETTINGS,
@@ -175,3 +176,8 @@ def complete_play(words: list[str]) -> int:
 def complete_report(words: list[str]) -> int:
     """Tab completion of ``ppo-report``."""
     return complete("ppo-report", "scripts/report", words, partial(run_candidates, REPORT_SETTINGS, sys.maxsize))
+
+
+def complete_export(words: list[str]) -> int:
+    """Tab completion of ``ppo-export``."""
+    return complete("ppo-export", "scripts/export", words, partial(run_candidates, EXPORT_SETTINGS, 1))

@@ -21,6 +21,7 @@ from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
 from ppo_cli.cli.validate import (
     EVAL_SETTINGS,
+    EXPORT_SETTINGS,
     PLAY_SETTINGS,
     REPORT_SETTINGS,
     SEARCH_SETTINGS,
@@ -83,6 +84,11 @@ REPORT_EXAMPLES = (
     ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
     ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
     ("ppo-report <run> format=terminal", "print it, and write nothing"),
+)
+EXPORT_EXAMPLES = (
+    ("ppo-export latest", "the newest run, into its own folder"),
+    ("ppo-export <run> output=policies/mine format=onnx", "elsewhere, with an ONNX form"),
+    ("ppo-export <run>/checkpoints/<step>.pt", "one of its checkpoints"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -195,12 +201,25 @@ def print_eval_help() -> None:
     """The help of ``ppo-eval``."""
     page = Page()
     page.paragraph(
-        "ppo-eval plays a run's policy on fresh episodes, one for each seed of a fixed list, and prints the mean "
-        "and the standard deviation of the return, the length, and shares such as the win rate with a 95 % interval."
+        "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, and "
+        "prints the mean and the standard deviation of the return, the length, and shares such as the win rate with a "
+        "95 % interval."
     )
     page.line()
     page.rows(EVAL_EXAMPLES)
     show_settings(page, EVAL_SETTINGS, "ppo-eval")
+
+
+def print_export_help() -> None:
+    """The help of ``ppo-export``."""
+    page = Page()
+    page.paragraph(
+        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
+        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept."
+    )
+    page.line()
+    page.rows(EXPORT_EXAMPLES)
+    show_settings(page, EXPORT_SETTINGS, "ppo-export")
 
 
 def print_play_help() -> None:

@@ -189,6 +189,18 @@ class ReportSettings:
     """Draw PNG files, too, in a folder beside the HTML file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How to write a run's policy for others."""
+
+    format: Literal["safetensors", "onnx", "torchscript", "all"] = "safetensors"
+    """Form beside policy.safetensors and policy.json, which are always written; all is each of them."""
+    output: str | None = None
+    """Folder to write; null is <run>/export."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
+
+
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",

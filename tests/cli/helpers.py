@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli import eval as eval_command
+from ppo_cli.cli import export as export_command
 from ppo_cli.cli import play as play_command
 from ppo_cli.cli import report as report_command
 from ppo_cli.cli import train as train_command
@@ -34,6 +35,9 @@ class Shell:
 
     def report(self, *words: str) -> int:
         return self._ran(report_command.main(list(words)))
+
+    def export(self, *words: str) -> int:
+        return self._ran(export_command.main(list(words)))
 
     def _ran(self, code: int) -> int:
         self.out, self.err = self.capture.readouterr()
