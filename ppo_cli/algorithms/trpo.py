@@ -33,10 +33,11 @@ from ppo_cli.algorithms.natural_gradient import (
     hessian_product,
     write_flat,
 )
+from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.losses import masked_mean, probability_ratio, squared_error
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.settings import Range, check_ranges
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.types import Batch, Metrics, Rollout, map_tensors, mean_metrics, take, training_batch
 
 
@@ -75,22 +76,25 @@ class TRPO:
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
         """One natural step of the policy, then epochs of minibatch steps of the critic."""
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
-        metrics, policy_parameters = self.improve_policy(state.actor_critic, batch)
+        metrics, policy_parameters = self.improve_policy(state, batch)
         return {
             **metrics,
             **self.fit_critic(state, batch, policy_parameters),
             "losses/explained_variance": explained_variance(batch.value, batch.value_target, batch.valid),
         }
 
-    def improve_policy(self, actor_critic: torch.nn.Module, batch: Batch) -> tuple[Metrics, list[Tensor]]:
+    def improve_policy(self, state: TrainState, batch: Batch) -> tuple[Metrics, list[Tensor]]:
         """Take the natural step, as far as the line search lets it; also the parameters that the policy depends on."""
+        actor_critic = state.actor_critic
         policy = map_tensors(lambda x: x.detach().clone(), actor_critic(batch.obs)[0])  # may show a parameter itself
         advantage = standardize(batch.advantage, batch.valid) if self.standardize_advantage else batch.advantage
         batch = replace(batch, policy=policy, log_prob=policy.log_prob(batch.action), advantage=advantage)
         surrogate, _ = self.objective(actor_critic, batch)
         parameters, gradient = dependencies(surrogate, actor_critic)
         if not gradient.isfinite().all():
-            raise NonFiniteError("the surrogate's gradient is not finite: the step was not taken")
+            error = NonFiniteError("the surrogate's gradient is not finite: the step was not taken")
+            state.faults.skip(GRADIENT_STEPS, error)
+            return {"losses/grad_norm": gradient.norm()}, parameters
 
         step, residual = self.natural_step(actor_critic, batch, parameters, gradient)
         search = self.line_search(actor_critic, batch, parameters, step)
@@ -150,7 +154,8 @@ class TRPO:
             for minibatch in state.shuffled(batch, self.num_minibatches):
                 loss = state.evaluate(value_loss, minibatch)
                 state.descend(loss, self.max_grad_norm, parameters)
-                collected.append({"losses/value_loss": loss.detach()})
+                if not state.left_out:
+                    collected.append({"losses/value_loss": loss.detach()})
         return mean_metrics(collected)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.trust import import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
-from ppo_cli.envs.base import VecEnv, env_seeds
+from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import Mode, evaluate
+from ppo_cli.faults import Faults, NonFiniteError
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status, shown_path
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.progress import Display
 from ppo_cli.signals import StopRequest
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
 
 EVALUATION_STREAM = 2
@@ -57,13 +59,15 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     Raises:
         UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
-        ReportedError: NaN or infinity, or a disk that refused the last checkpoint.
+        ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
     """
     trainer = build_trainer(config, run_dir, overrides, resume=resume)
     trainer.logger.start(facts(config, trainer))
     try:
         status, exit_code = run_trainer(trainer)
-    except NonFiniteError as error:
+    except (NonFiniteError, EnvError) as error:
+        if isinstance(error, EnvError) and error.traceback:
+            print(error.traceback, file=sys.stderr)
         print_problems([str(error), what_is_left(trainer)])
         raise ReportedError(CRASH) from error
     if exit_code == UNSAVED:
@@ -208,6 +212,8 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     make = import_target(target)
     if "device" in inspect.signature(make).parameters:
         settings["device"] = chosen_device(config)
+    if "skip_nonfinite" in inspect.signature(make).parameters:
+        settings["skip_nonfinite"] = config["on_nonfinite"] == "skip"
     env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
@@ -275,6 +281,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
         learning_rate_schedule=config["learning_rate_schedule"],
         kl_adaptive_target=config["kl_adaptive_target"],
         seed=config["seed"],
+        faults=Faults(config["max_skipped"] if config["on_nonfinite"] == "skip" else 0),
     )
 
 
@@ -305,8 +312,19 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
     network = state.accelerator.network(state.actor_critic)
-    play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
-    return lambda: play().summary()
+
+    def play() -> dict[str, float]:
+        return evaluate(
+            network,
+            state.obs_normalizer,
+            env,
+            seeds,
+            mode="greedy",
+            device=state.accelerator.device,
+            on_fault=lambda fault: fault.tell(state.faults),
+        ).summary()
+
+    return play
 
 
 def facts(config: Settings, trainer: Trainer) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
@@ -18,7 +16,7 @@ from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.networks.mlp import MLP
-from ppo_cli.parallel import Threads
+from ppo_cli.parallel import Threads, available_cores
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 
@@ -46,11 +44,6 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
     torch.set_num_threads(1 if is_shared else num_threads)
     return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_execution(

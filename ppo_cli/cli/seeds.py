@@ -20,11 +20,11 @@ from ppo_cli.cli.hardware import available_cores
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.logger import shown_path
 from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
 from ppo_cli.signals import StopRequest, stop_on_signals
-from ppo_cli.train_state import NonFiniteError
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Trainer
 
 
