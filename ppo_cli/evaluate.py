@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -95,12 +96,17 @@ def evaluate(
                 mode,
                 generator,
                 device,
-                lambda finished, first=first: on_progress(first + finished),
+                partial(report, on_progress, first),
                 on_fault,
             )
         )
     figures = {tag: torch.cat([result[tag] for result in results]) for tag in results[0]}
     return Evaluation(figures.pop("return"), figures.pop("length"), figures)
+
+
+def report(on_progress: Callable[[int], None], before: int, finished: int) -> None:
+    """Tell how many episodes have finished in all."""
+    on_progress(before + finished)
 
 
 def play(

@@ -118,6 +118,7 @@ class RunLogger:
             checkpoint=None,
             best_checkpoint=None,
             dropped_records=0,
+            faults={},
             trial_id=trial_id(config),
             command=command_line(),
             git=git_revision(),
@@ -200,6 +201,7 @@ class RunLogger:
         exit_code: int | None = None,
         checkpoint: Path | None = None,
         best_checkpoint: Path | None = None,
+        faults: Mapping[str, int] | None = None,
     ) -> None:
         """Write the verdict, close the files and tell where to look. Safe to call after any failure; once.
 
@@ -210,6 +212,7 @@ class RunLogger:
             exit_code: Of the process, where it is not the usual one of this status.
             checkpoint: The newest one.
             best_checkpoint: The best one, where that is known.
+            faults: What was passed over, by tag.
         """
         self.display.close()
         self._latest |= final or {}
@@ -226,6 +229,7 @@ class RunLogger:
         self._summary.wall_seconds = round(time.monotonic() - self._started_at, 3)
         self._summary.ended = _now()
         self._summary.final = {tag: json_value(value) for tag, value in self._latest.items()}
+        self._summary.faults = dict(faults or {})
         self._summary.dropped_records = self._metrics_file.dropped + self._events.dropped
         try:
             write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
@@ -247,6 +251,8 @@ class RunLogger:
                 rows[label] = "  ".join(f"{name} {value}" for name, value in figures)
         if summary.dropped_records:
             rows["lost"] = f"{summary.dropped_records:,} log records that the disk refused"
+        if passed_over := {tag: count for tag, count in summary.faults.items() if count}:
+            rows["passed over"] = ", ".join(f"{count:,} {words(tag)}" for tag, count in passed_over.items())
         folder = shlex.quote(shown_path(self.run_dir))
         rows |= {
             "run folder": shown_path(self.run_dir),
@@ -276,6 +282,11 @@ def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     away = {tag: value for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
     arrived = torch.stack([value.float() for value in away.values()]).tolist() if away else []
     return {tag: float(value) for tag, value in (values | dict(zip(away, arrived, strict=True))).items()}
+
+
+def words(tag: str) -> str:
+    """The last part of a tag, as one would say it."""
+    return tag.rpartition("/")[2].replace("_", " ")
 
 
 def to_yaml(value: object) -> str:

@@ -47,6 +47,7 @@ class Summary:
     checkpoint: str | None  # the newest one, below the run folder
     best_checkpoint: str | None
     dropped_records: int  # log records that the disk refused
+    faults: dict[str, int]  # what was passed over, by tag: workers replaced, steps left out for NaN
     trial_id: str  # equal for runs that differ in nothing but the seed
     command: str
     git: dict[str, Any] | None

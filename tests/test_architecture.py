@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "types", "schedules", "signals", "run_files"),
+    ("settings", "types", "schedules", "signals", "run_files", "faults"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "trials", "kernels"),
     ("train_state",),

@@ -18,7 +18,7 @@ from ppo_cli import checkpoint, optimizers
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.hardware import available_cores, build_accelerator, build_learner, choose_execution, chosen_device
+from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.trust import import_target, search_path, trusted_modules
@@ -31,6 +31,7 @@ from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status, shown_path
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.parallel import available_cores
 from ppo_cli.progress import Display
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
@@ -61,21 +62,29 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         Stopped: by a signal, with everything saved.
         ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
     """
-    trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    try:
+        trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    except EnvError as error:
+        raise reported(error) from error
     trainer.logger.start(facts(config, trainer))
     try:
         status, exit_code = run_trainer(trainer)
     except (NonFiniteError, EnvError) as error:
-        if isinstance(error, EnvError) and error.traceback:
-            print(error.traceback, file=sys.stderr)
-        print_problems([str(error), what_is_left(trainer)])
-        raise ReportedError(CRASH) from error
+        raise reported(error, what_is_left(trainer)) from error
     if exit_code == UNSAVED:
         print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
         raise ReportedError(exit_code)
     if status == "interrupted":
         raise Stopped(exit_code)
     return final_return(trainer)
+
+
+def reported(error: Exception, *more: str) -> ReportedError:
+    """``error`` once it is told: where an environment raised by its own traceback, and in a sentence, with ``more``."""
+    if isinstance(error, EnvError) and error.traceback:
+        print(error.traceback, file=sys.stderr)
+    print_problems([str(error), *more])
+    return ReportedError(CRASH)
 
 
 def what_is_left(trainer: Trainer) -> str:
@@ -112,6 +121,7 @@ def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, er
         error=error,
         checkpoint=trainer.newest_checkpoint,
         best_checkpoint=trainer.best_checkpoint,
+        faults=trainer.state.faults.counts,
     )
 
 
@@ -372,6 +382,8 @@ def play(
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
         state = build_state(config, env, gamma=1.0)
         state.load_state_dict(content["state"])
+    except EnvError as error:
+        raise reported(error) from error
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
     device = state.accelerator.device

@@ -123,6 +123,7 @@ class SupervisedVectorEnv(VectorEnv[Any, Any, Any]):
         probe.close()
         space = self.single_observation_space
         emitted_space(space, str(probe.spec.id if probe.spec else probe))
+        assert space.shape is not None and space.dtype is not None
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([NURSERY])
         memory = context.RawArray("b", num_envs * int(np.prod(space.shape)) * space.dtype.itemsize)

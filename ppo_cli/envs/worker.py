@@ -37,10 +37,12 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
         self.at_work = at_work
 
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+        """Note the number, and reset."""
         self.at_work.value = self.number
         return self.env.reset(**settings)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """Note the number, and step."""
         self.at_work.value = self.number
         return self.env.step(action)
 

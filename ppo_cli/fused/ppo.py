@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,11 +139,7 @@ class FusedPPO:
         row, exchange = 0, self.exchange(minibatch)
         while True:
             shared = (samples, objective, adam, exchange, order, minibatch, report, row)
-            outcome = self.workers.run_timed(
-                lambda thread, threads, shared=shared: update(
-                    thread, threads, self.network, self.scratch[thread], *shared
-                )
-            )
+            outcome = self.workers.run_timed(partial(self.work, shared))
             steps_taken = int(np.isfinite(report[row:, GRAD_NORM]).sum())
             self.moments.steps_taken += steps_taken
             row += steps_taken
@@ -155,6 +152,11 @@ class FusedPPO:
             report[row] = np.nan
             row += 1
             adam = adam._replace(steps_taken=self.moments.steps_taken)
+
+    def work(self, shared: tuple[Any, ...], thread: int, num_threads: int) -> int:
+        """One thread's part of the kernel; how the update ended."""
+        outcome: int = update(thread, num_threads, self.network, self.scratch[thread], *shared)
+        return outcome
 
     @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
     def exchange(self, minibatch: int) -> Exchange:
