@@ -112,7 +112,7 @@ class RunLogger:
             updates=0,
             steps_per_second=None,
             wall_seconds=0.0,
-            started=_now(),
+            started=iso_time(time.time()),
             ended=None,
             final={},
             checkpoint=None,
@@ -138,7 +138,7 @@ class RunLogger:
             return
         path = self.run_dir / RESUMES_FILE
         earlier = path.read_bytes() if path.exists() else b""
-        entry = {"time": _now(), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
+        entry = {"time": iso_time(time.time()), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
         write_atomically(path, earlier + to_yaml([entry]).encode())
 
     def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
@@ -178,7 +178,11 @@ class RunLogger:
         self._latest |= scalars
         self._summary.env_steps, self._summary.updates = env_steps, update
         self._events.scalars(env_steps, {tag: value for tag, value in scalars.items() if not math.isnan(value)})
-        line: dict[str, float | None] = {"env_steps": env_steps, "update": update, "wall_time": round(time.time(), 3)}
+        line: dict[str, float | None] = {
+            "env_steps": env_steps,
+            "update": update,
+            "wall_time": round(self._events.clock(), 3),
+        }
         line |= {tag: json_value(value) for tag, value in scalars.items()}
         self._metrics_file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         self.display.update(self._snapshot())
@@ -227,7 +231,7 @@ class RunLogger:
         self._summary.best_checkpoint = str(best_checkpoint.relative_to(self.run_dir)) if best_checkpoint else None
         self._summary.steps_per_second = json_value(self._throughput.total)
         self._summary.wall_seconds = round(time.monotonic() - self._started_at, 3)
-        self._summary.ended = _now()
+        self._summary.ended = iso_time(self._events.clock())
         self._summary.final = {tag: json_value(value) for tag, value in self._latest.items()}
         self._summary.faults = dict(faults or {})
         self._summary.dropped_records = self._metrics_file.dropped + self._events.dropped
@@ -301,6 +305,6 @@ def shown_path(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
-def _now() -> str:
-    """This moment in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def iso_time(seconds: float) -> str:
+    """A moment, in seconds since 1970, as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

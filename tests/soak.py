@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ppo_cli.envs.worker import die_with_parent
+
 SHARED = ["total_env_steps=1e9", "keep_checkpoints=2", "eval_episodes=4", "num_threads=1", "log_interval=10"]
 KINDS = {
     "cartpole": ["env=cartpole", "num_envs=8", "accelerate=fused", "checkpoint_interval=200000", "eval_interval=200000"],
@@ -97,7 +99,9 @@ def start(kind: str, root: Path) -> Run:
     command = [sys.executable, "-m", "ppo_cli", "train", *KINDS[kind], *SHARED, "hydra.run.dir=run"]
     log = (folder / "log").open("wb")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    return Run(kind, folder, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment))
+    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment, preexec_fn=die_with_parent)
+    log.close()
+    return Run(kind, folder, process)
 
 
 def watch(runs: list[Run], seconds: float, rng: random.Random) -> None:
@@ -115,7 +119,7 @@ def watch(runs: list[Run], seconds: float, rng: random.Random) -> None:
 def stop(run: Run) -> list[str]:
     """Ask it to end; what is wrong with how it did."""
     run.process.terminate()
-    code = run.process.wait(timeout=120)
+    code = run.process.wait(timeout=600)  # it may be compiling
     summary = json.loads((run.folder / "run/summary.json").read_text())
     left = [pid for pid in run.seen if is_running(pid)]
     restarts = summary["faults"].get("faults/worker_restarts", 0)

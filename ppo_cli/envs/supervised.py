@@ -61,7 +61,7 @@ class Worker:
         """A new process; call `end` before."""
         self.pipe, theirs = multiprocessing.Pipe()
         never_block(self.pipe, self._timeout)
-        self._process = self._start(self.numbers, theirs, self._at_work)
+        self.process = self._start(self.numbers, theirs, self._at_work)
         theirs.close()
 
     def send(self, *request: Any) -> None:  # noqa: ANN401
@@ -72,17 +72,17 @@ class Worker:
     def blame(self, cause: str = "") -> str:
         """Which environment failed, and how: ``cause``, or what ended the process."""
         if not cause:
-            self._process.join(TICK)
-            code = self._process.exitcode
+            self.process.join(TICK)
+            code = self.process.exitcode
             cause = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended (exit code {code})"
             cause = f"its worker process {cause}"
         return f"environment {self._at_work.value}: {cause}"
 
     def end(self, patience: float = 0.0) -> None:
         """Let the process end, or kill it after so many seconds."""
-        self._process.join(patience)
-        self._process.kill()
-        self._process.join()
+        self.process.join(patience)
+        self.process.kill()
+        self.process.join()
         self.pipe.close()
 
 
