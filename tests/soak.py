@@ -26,7 +26,8 @@ from ppo_cli.envs.worker import die_with_parent
 
 SHARED = ["total_env_steps=1e9", "keep_checkpoints=2", "eval_episodes=4", "num_threads=1", "log_interval=10"]
 KINDS = {
-    "cartpole": ["env=cartpole", "num_envs=8", "accelerate=fused", "checkpoint_interval=200000", "eval_interval=200000"],
+    "cartpole": ["env=cartpole", "num_envs=8", "accelerate=fused", "checkpoint_interval=200000",
+                 "eval_interval=200000"],
     "workers": ["env=gymnasium", "env.id=CartPole-v1", "env.vectorization=async", "env.num_workers=2", "num_envs=4",
                 "env.max_restarts=100000", "network=mlp", "checkpoint_interval=20000", "eval_interval=20000"],
     "minesweeper": ["env=minesweeper", "env.height=4", "env.width=4", "env.mines=3", "num_envs=64", "network=board",

@@ -89,9 +89,7 @@ def test_the_lost_step_is_masked_and_its_episode_cut_before_it() -> None:
     assert rollout.valid[:, 1].tolist() == [True, True, True, False, True, True, True, True]
     assert rollout.truncated[:, 1].tolist() == [False, False, True, True, False, False, False, False]
     assert rollout.obs[:, 1, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert torch.equal(rollout.next_value[2, 1], rollout.value[3, 1]), (
-        "of the observation that the lost step began with"
-    )
+    assert torch.equal(rollout.next_value[2, 1], rollout.value[3, 1]), "of what the lost step began with"
     assert collector.state.faults.counts == {RESTARTS: 1}
 
 
@@ -178,7 +176,7 @@ def test_faults_stop_at_the_limit_and_say_each_kind_once() -> None:
     with pytest.raises(NonFiniteError, match=r"^it is NaN \(max_skipped=2 were passed over before\)$"):
         faults.skip(TRANSITIONS, NonFiniteError("it is NaN"))
     assert said == [f"passed over, and {tag} counts how often: it is NaN" for tag in (TRANSITIONS, GRADIENT_STEPS)]
-    with pytest.raises(NonFiniteError, match="^it is NaN$"):
+    with pytest.raises(NonFiniteError, match=r"^it is NaN$"):
         Faults().skip(TRANSITIONS, NonFiniteError("it is NaN"))
 
 

@@ -86,8 +86,8 @@ def failing(what: str, *words: str) -> list[str]:
     """Words of a run whose second environment does ``what`` in its fourth step, the second one of update 2."""
     kwargs = f"{{what:{what},victim:{env_seeds(1, 2)[1]}}}"
     return [
-        "env=gymnasium", f"env.id={register()}", f"env.kwargs={kwargs}", "network=mlp", "network.hidden=[8]", "num_envs=2",
-        "rollout_length=2", "num_minibatches=1", "total_env_steps=40", "checkpoint_interval=4", "num_threads=1",
+        "env=gymnasium", f"env.id={register()}", f"env.kwargs={kwargs}", "network=mlp", "network.hidden=[8]",
+        "num_envs=2", "rollout_length=2", "num_minibatches=1", "total_env_steps=40", "checkpoint_interval=4", "num_threads=1",
         "accelerate=eager", "run_name=run", "quiet=true", *words,
     ]  # fmt: skip
 
@@ -96,8 +96,8 @@ def test_a_killed_worker_costs_its_episode_and_is_counted_and_said_once(shell: S
     assert shell.train(*failing("kill", "env.vectorization=async", "env.num_workers=2")) == 0
     (said,) = shell.err.splitlines()
     assert said == (
-        "warning: environment 1: its worker process was killed by SIGKILL; the worker was replaced, fresh episodes begin "
-        "in environment 1"
+        "warning: environment 1: its worker process was killed by SIGKILL; the worker was replaced, fresh episodes "
+        "begin in environment 1"
     )
     (run,) = shell.runs
     assert json.loads((run / "summary.json").read_text())["faults"] == {"faults/worker_restarts": 1}
