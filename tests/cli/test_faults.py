@@ -87,8 +87,8 @@ def failing(what: str, *words: str) -> list[str]:
     kwargs = f"{{what:{what},victim:{env_seeds(1, 2)[1]}}}"
     return [
         "env=gymnasium", f"env.id={register()}", f"env.kwargs={kwargs}", "network=mlp", "network.hidden=[8]",
-        "num_envs=2", "rollout_length=2", "num_minibatches=1", "total_env_steps=40", "checkpoint_interval=4", "num_threads=1",
-        "accelerate=eager", "run_name=run", "quiet=true", *words,
+        "num_envs=2", "rollout_length=2", "num_minibatches=1", "total_env_steps=40", "checkpoint_interval=4",
+        "num_threads=1", "accelerate=eager", "run_name=run", "quiet=true", *words,
     ]  # fmt: skip
 
 
