@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from ppo_cli.types import Metrics
 
 RETURN_TAG = "charts/episodic_return"
 LENGTH_TAG = "charts/episodic_length"
@@ -30,7 +31,7 @@ class EpisodeWindow:
             raise ValueError(f"size must be at least 1, got {size}")
         self.size = size
         self.count = 0
-        self._values: dict[str, Tensor] = {}  # tag to [W] float64, oldest first
+        self._values: dict[str, NDArray[np.float64]] = {}  # tag to [W], oldest first
 
     def add(self, episode_return: Tensor, episode_length: Tensor, extra: Mapping[str, Tensor] | None = None) -> None:
         """Take in the k episodes that finished during one update, in the order they ended.
@@ -46,27 +47,30 @@ class EpisodeWindow:
             return
         keep = max(self.size, finished)
         for tag, value in {RETURN_TAG: episode_return, LENGTH_TAG: episode_length, **(extra or {})}.items():
-            latest = value.detach().to("cpu", torch.float64)
-            self._values[tag] = torch.cat((self._values.get(tag, latest[:0]), latest))[-keep:]
+            latest = value.detach().cpu().numpy().astype(np.float64)
+            self._values[tag] = np.concatenate((self._values.get(tag, latest[:0]), latest))[-keep:]
 
-    def metrics(self) -> Metrics:
+    def metrics(self) -> dict[str, float]:
         """Window means by tag, the spread of the return, and the count so far. Empty before the first episode ends."""
         if not self._values:
             return {}
         episode_return = self._values[RETURN_TAG]
+        means = {tag: float(value.sum()) / len(value) for tag, value in self._values.items()}
+        deviation = episode_return - means[RETURN_TAG]
         return {
-            **{tag: value.mean() for tag, value in self._values.items()},
-            f"{RETURN_TAG}_std": episode_return.std(correction=0),
-            f"{RETURN_TAG}_min": episode_return.min(),
-            f"{RETURN_TAG}_max": episode_return.max(),
-            COUNT_TAG: torch.tensor(float(self.count), dtype=torch.float64),
+            **means,
+            f"{RETURN_TAG}_std": math.sqrt(deviation @ deviation / len(deviation)),
+            f"{RETURN_TAG}_min": float(episode_return.min()),
+            f"{RETURN_TAG}_max": float(episode_return.max()),
+            COUNT_TAG: float(self.count),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the count and the window's values by tag."""
-        return {"count": self.count, "values": dict(self._values)}
+        values = {tag: torch.from_numpy(value.copy()) for tag, value in self._values.items()}
+        return {"count": self.count, "values": values}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
         self.count = int(state["count"])
-        self._values = dict(state["values"])
+        self._values = {tag: value.numpy().copy() for tag, value in state["values"].items()}

@@ -46,6 +46,9 @@ class EventWriter:
         earlier = [path.stat().st_mtime for path in run_dir.glob(f"{PREFIX}*")]
         self.clock = WallClock(not_before=max(earlier, default=0.0) + 1e-3)
         self._file = AppendFile(run_dir / f"{PREFIX}{int(1e9 * self.clock()):020d}.{os.getpid()}", warn)
+        self._scalars = event_pb2.Event()  # what `scalars` fills each time,
+        self._tags: list[str] = []  # with a point for each of these
+        self._points: list[Any] = []
         self._write(event_pb2.Event(wall_time=self.clock(), file_version="brain.Event:2"))
         purge_from = start_env_steps + 1 if start_env_steps else 0  # the point at start_env_steps itself is valid
         self._write(
@@ -63,7 +66,15 @@ class EventWriter:
 
     def scalars(self, env_steps: int, values: Mapping[str, float]) -> None:
         """Write one point on each tag's curve, as one event."""
-        self._add(env_steps, [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        event, tags = self._scalars, list(values)
+        if tags != self._tags:  # nearly always those of the last time, whose event is filled again
+            summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag) for tag in tags])
+            event = self._scalars = event_pb2.Event(summary=summary)
+            self._tags, self._points = tags, list(event.summary.value)
+        event.wall_time, event.step = self.clock(), env_steps
+        for point, value in zip(self._points, values.values(), strict=True):
+            point.simple_value = value
+        self._write(event)
 
     def image(self, env_steps: int, tag: str, rgb: NDArray[np.uint8]) -> None:
         """Write one picture, uint8 [H, W, 3]."""

@@ -106,7 +106,7 @@ class TrainState:
             factor = schedule_factor(self.learning_rate_schedule, self.progress)
             self.set_learning_rate(self.learning_rate * factor)
 
-    def end_update(self, env_steps: int, kl: Tensor | None) -> None:
+    def end_update(self, env_steps: int, kl: Tensor | float | None) -> None:
         """Count the update; under ``kl_adaptive`` move the learning rate against the KL that it caused.
 
         Divided by 1.5 above twice the target, multiplied by 1.5 below half of it (as in RSL-RL and RL Games, once per

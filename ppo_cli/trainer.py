@@ -163,6 +163,7 @@ class Trainer:
             "device": device_name(state.accelerator.device),
             "path": self.execution.path,
             "num_threads": self.execution.num_threads,
+            "has_shorter_gradient": self.execution.has_shorter_gradient,
         }
         try:
             checkpoint.save(

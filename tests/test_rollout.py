@@ -114,9 +114,9 @@ def test_a_terminated_state_has_no_successor(autoreset: Autoreset) -> None:
 def test_episode_figures_leave_dead_steps_out(autoreset: Autoreset) -> None:
     _, episodes = collected(autoreset, "truncation", num_steps=8)
     metrics = episodes.metrics()
-    assert metrics["charts/episodes"].item() == 4
-    assert metrics["charts/episodic_return"].item() == 1 + 2 + 3
-    assert metrics["charts/episodic_length"].item() == 3
+    assert metrics["charts/episodes"] == 4
+    assert metrics["charts/episodic_return"] == 1 + 2 + 3
+    assert metrics["charts/episodic_length"] == 3
 
 
 def test_an_episode_goes_on_across_rollouts() -> None:
@@ -128,7 +128,7 @@ def test_an_episode_goes_on_across_rollouts() -> None:
     second = collector.collect()
     assert second.valid[:, 0].tolist() == [False, True, True, True, True]  # the dead step opens the second rollout
     assert second.next_value[-1, 0].item() == 4
-    assert episodes.metrics()["charts/episodic_return"].item() == 15
+    assert episodes.metrics()["charts/episodic_return"] == 15
 
 
 def trained(*, poison: bool, env_class: type[DiscountProbe | TruncationProbe]) -> TrainState:

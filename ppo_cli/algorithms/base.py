@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ppo_cli.losses import policy_change
 from ppo_cli.networks.base import ActorCritic
@@ -23,8 +25,8 @@ class Algorithm(Protocol):
         """Discount, which the running scale of returns needs too."""
         ...
 
-    def update(self, state: TrainState, rollout: Rollout) -> Metrics:
-        """Learn from one rollout, through ``state.evaluate`` and ``state.descend``; the update's metrics."""
+    def update(self, state: TrainState, rollout: Rollout) -> Mapping[str, Tensor | float]:
+        """Learn from one rollout, through ``state.evaluate`` and ``state.descend``; the update's metrics by tag."""
         ...
 
 

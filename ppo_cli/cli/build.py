@@ -151,7 +151,7 @@ def build_trainer(
         env = build_env(config, config["num_envs"])
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
-        execution = choose_execution(config, env, state, algorithm, saved.get("path") if saved else None)
+        execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
         changes = changed_settings(saved, config) if saved else {}
         reasons = restore(saved, state, collector, execution, env_change(changes)) if saved else []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
@@ -15,12 +19,17 @@ from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
+from ppo_cli.networks.convolution import Convolution
 from ppo_cli.networks.mlp import MLP
+from ppo_cli.networks.symmetric import SymmetricConv
 from ppo_cli.parallel import Threads, available_cores
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 
 TRPO = "ppo_cli.algorithms.trpo.TRPO"
+
+SHORTER_GRADIENT_PAYS = 100_000
+"""Samples, epochs counted, that win back the seconds of compiling; whether it has been done before must not matter."""
 
 
 def chosen_device(config: Settings) -> torch.device:
@@ -47,13 +56,31 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
 
 
 def choose_execution(
-    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved_path: str | None
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved: Mapping[str, Any] | None
 ) -> Execution:
-    """Which path computes, on how many threads; ``auto`` goes on with ``saved_path``, the one of a resumed run.
+    """Which path computes, on how many threads; ``auto`` goes on as the resumed run that ``saved`` holds.
 
     Raises:
         ValueError: the kernels were asked for, and do not cover this run.
     """
+    execution = choose_path(config, env, state, algorithm, saved.get("path") if saved else None)
+    is_long = num_passes(config) >= SHORTER_GRADIENT_PAYS
+    shorter = bool(saved.get("has_shorter_gradient", True)) if saved else is_long
+    for module in state.actor_critic.modules():
+        if isinstance(module, Convolution | SymmetricConv):
+            module.may_shorten = shorter
+    return replace(execution, has_shorter_gradient=shorter)
+
+
+def num_passes(config: Settings) -> int:
+    """Samples that a run learns from, each as often as it does."""
+    return int(config["total_env_steps"] * config.get("num_epochs", 1))
+
+
+def choose_path(
+    config: Settings, env: VecEnv, state: TrainState, algorithm: Algorithm, saved_path: str | None
+) -> Execution:
+    """The path of ``choose_execution``."""
     wish = config["accelerate"]
     if wish == "compile" and state.accelerator.compile:
         return Execution("compile", state.accelerator.num_threads, "asked for")
@@ -63,8 +90,8 @@ def choose_execution(
         if wish == "fused":
             raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
         return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
-    passes = config["total_env_steps"] * config.get("num_epochs", 1)
-    if wish == "auto" and not saved_path and passes < domain.COMPILING_PAYS and not domain.is_ready(env, algorithm):
+    is_short = num_passes(config) < domain.COMPILING_PAYS
+    if wish == "auto" and not saved_path and is_short and not domain.is_ready(env, algorithm):
         return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
     batch = env.num_envs * config["rollout_length"]
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())

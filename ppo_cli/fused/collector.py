@@ -6,6 +6,7 @@ and only the policy is compiled.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
 from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.mlp import GAUSSIAN, TILE, Network, new_scratch
+from ppo_cli.kernels.mlp import GAUSSIAN, Network, new_scratch
 from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
@@ -144,6 +145,11 @@ class FusedCollector(Collector):
         if is_cut and self.repairs_cuts:
             self.keep_final_obs(t, step, self.storage.truncated[t] & ~self.storage.terminated[t])
 
+    def require_finite(self) -> None:
+        """As ``Collector.require_finite``; nearly always one look is enough."""
+        if not math.isfinite(acting.total(self.rows.obs, self.outcome.reward, self.outcome.next_value)):
+            super().require_finite()
+
     def value_successors(self, storage: Rollout) -> None:
         """As ``Collector.value_successors``, with the values of the rollout itself, which acting left out."""
         self.keep_moments()
@@ -155,7 +161,7 @@ class FusedCollector(Collector):
         total = self.rows.value.size
 
         def work(thread: int, threads: int) -> None:
-            first, end = share_blocks(total, TILE, thread, threads)
+            first, end = share_blocks(total, self.actor.network.tile, thread, threads)
             acting.evaluate(self.actor, self.scratch[thread], self.rows, first, end)
 
         if total < WORTH_SHARING:

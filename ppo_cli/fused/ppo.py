@@ -16,7 +16,8 @@ from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
-from ppo_cli.kernels.mlp import TILE, new_scratch
+from ppo_cli.kernels.advantages import Advantages
+from ppo_cli.kernels.mlp import Network, new_scratch
 from ppo_cli.kernels.ppo import (
     CLIPFRAC,
     COUNT,
@@ -41,7 +42,7 @@ from ppo_cli.kernels.threads import new_barrier
 from ppo_cli.losses import MAX_LOG_RATIO
 from ppo_cli.schedules import schedule_factor
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Metrics, Rollout
+from ppo_cli.types import Rollout
 
 FIGURES = {
     "losses/policy_loss": POLICY_LOSS,
@@ -69,14 +70,14 @@ class FusedPPO:
         self.workers = workers
         self.scratch = [new_scratch(self.network) for _ in range(workers.num_threads)]
         self.barrier = new_barrier()
-        self.advantage = self.value_target = NO_FLOATS
+        self.seen: tuple[Rollout, tuple[Advantages, Samples]] | None = None  # the last rollout, and its memory
 
     @property
     def gamma(self) -> float:
         """The discount."""
         return self.ppo.gamma
 
-    def update(self, state: TrainState, rollout: Rollout) -> Metrics:
+    def update(self, state: TrainState, rollout: Rollout) -> dict[str, float]:
         """As ``PPO.update``.
 
         Raises:
@@ -162,7 +163,7 @@ class FusedPPO:
     def exchange(self, minibatch: int) -> Exchange:
         """Room for the units of a minibatch."""
         network = self.network
-        slices = num_slices(len(network.parameters), minibatch, network.is_shared)
+        slices = num_slices(network, minibatch)
         units = slices if network.is_shared else 2 * slices
         return Exchange(
             barrier=self.barrier,
@@ -173,39 +174,43 @@ class FusedPPO:
 
     def samples(self, rollout: Rollout) -> Samples:
         """The rollout as the kernel reads it, with advantages and value targets."""
-        length, num_envs = rollout.reward.shape
-        if self.advantage.shape != (length, num_envs):
-            self.advantage = np.empty((length, num_envs), np.float32)
-            self.value_target = np.empty_like(self.advantage)
-        advantages.gae(
-            rollout.reward.numpy(),
-            rollout.value.numpy(),
-            rollout.next_value.numpy(),
-            rollout.terminated.numpy(),
-            rollout.truncated.numpy(),
-            rollout.valid.numpy(),
-            np.float32(self.ppo.gamma),
-            np.float32(self.ppo.gamma * self.ppo.gae_lambda),
-            self.advantage,
-            self.value_target,
-        )
+        if self.seen is None or self.seen[0] is not rollout:  # a collector writes into the same memory every time
+            self.seen = rollout, self.views(rollout)
+        estimator, samples = self.seen[1]
+        advantages.gae(estimator, np.float32(self.ppo.gamma), np.float32(self.ppo.gamma * self.ppo.gae_lambda))
+        return samples
+
+    def views(self, rollout: Rollout) -> tuple[Advantages, Samples]:
+        """The memory of a rollout, [T, N] as the estimator reads it and [T * N] as the samples of the update."""
         policy = rollout.policy
         is_gaussian = isinstance(policy, Gaussian)
         assert isinstance(policy, Categorical | Gaussian)
-        return Samples(
+        estimator = Advantages(
+            reward=rollout.reward.numpy(),
+            value=rollout.value.numpy(),
+            next_value=rollout.next_value.numpy(),
+            terminated=rollout.terminated.numpy(),
+            truncated=rollout.truncated.numpy(),
+            valid=rollout.valid.numpy(),
+            advantage=np.empty(rollout.reward.shape, np.float32),
+            value_target=np.empty(rollout.reward.shape, np.float32),
+        )
+        return estimator, Samples(
             obs=rows_of(rollout.obs),
             choice=np.zeros(0, np.int64) if is_gaussian else rollout.action.view(-1).numpy(),
             action=rows_of(rollout.action) if is_gaussian else NO_FLOATS,
             log_prob=rollout.log_prob.view(-1).numpy(),
             value=rollout.value.view(-1).numpy(),
-            advantage=self.advantage.reshape(-1),
-            value_target=self.value_target.reshape(-1),
+            advantage=estimator.advantage.reshape(-1),
+            value_target=estimator.value_target.reshape(-1),
             valid=rollout.valid.view(-1).numpy(),
             policy=rows_of(policy.mean if isinstance(policy, Gaussian) else policy.log_probs),
             log_std=rows_of(policy.log_std) if isinstance(policy, Gaussian) else NO_FLOATS,
         )
 
-    def metrics(self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float) -> Metrics:
+    def metrics(
+        self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float
+    ) -> dict[str, float]:
         """Means over the minibatches that were looked at, as ``PPO.update`` takes them."""
         seen = np.flatnonzero(~np.isnan(report[:, COUNT]))
         per_epoch = len(report) // self.ppo.num_epochs
@@ -214,12 +219,13 @@ class FusedPPO:
         if not len(seen):
             means = np.full((1, NUM_FIGURES), np.nan)
             seen = np.zeros(1, np.int64)
-        overall, last_epoch = means.mean(axis=0), means[seen >= seen[-1] // per_epoch * per_epoch].mean(axis=0)
+        overall = means.mean(axis=0).tolist()
+        last_epoch = means[seen >= seen[-1] // per_epoch * per_epoch].mean(axis=0).tolist()
         taken = np.isfinite(report[:, GRAD_NORM])
         steps = int(taken.sum())
-        figures = {
+        return {
             **{tag: overall[column] for tag, column in FIGURES.items()},
-            "losses/grad_norm": report[taken, GRAD_NORM].mean() if steps else math.nan,
+            "losses/grad_norm": float(report[taken, GRAD_NORM].mean()) if steps else math.nan,
             "losses/explained_variance": advantages.explained_variance(
                 samples.value, samples.value_target, samples.valid
             ),
@@ -228,7 +234,6 @@ class FusedPPO:
             "charts/entropy_coef": entropy_coef,
             "charts/gradient_steps": float(steps),
         }
-        return dict(zip(figures, torch.tensor(list(figures.values()), dtype=torch.float32).unbind(), strict=True))
 
 
 def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray[np.int64]:
@@ -236,10 +241,10 @@ def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray
     return np.stack([torch.randperm(batch, generator=generator).numpy() for _ in range(num_epochs)])
 
 
-def num_slices(num_parameters: int, minibatch: int, is_shared: bool) -> int:
+def num_slices(network: Network, minibatch: int) -> int:
     """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows.
 
     Separate networks are two units of work for each slice, so that half as many slices do.
     """
-    tiles = minibatch // (TILE if is_shared else 2 * TILE)
-    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // num_parameters))
+    tiles = minibatch // (network.tile if network.is_shared else 2 * network.tile)
+    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // len(network.parameters)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppo_cli.kernels.linear import RELU, TANH, Floats
-from ppo_cli.kernels.mlp import CATEGORICAL, GAUSSIAN, Network
+from ppo_cli.kernels.mlp import CATEGORICAL, GAUSSIAN, Network, tile_for
 from ppo_cli.networks.base import CategoricalHead, GaussianHead
 from ppo_cli.networks.mlp import MLP
 
@@ -52,6 +52,7 @@ class FlatWeights:
             activation=ACTIVATION_CODES[type(actor_critic.actor[1])],
             head=GAUSSIAN if isinstance(head, GaussianHead) else CATEGORICAL,
             log_std=self.offsets[head.log_std] if isinstance(head, GaussianHead) else -1,
+            tile=tile_for(max(layer.out_features for layer in hidden)),
         )
 
     def view(self, flat: Floats, parameter: Tensor) -> Tensor:

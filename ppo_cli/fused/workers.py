@@ -17,6 +17,9 @@ PROBE_EVERY = 100
 
 PROBES = 3
 
+CLEARLY_SLOWER = 1.2
+"""Times the seconds of all threads: a single one that takes so much longer need not be tried again."""
+
 
 def useful_threads(num_parameters: int, minibatch: int, available: int) -> int:
     """How many threads are worth having: a sample costs about 6 operations for each parameter, there and back."""
@@ -34,7 +37,7 @@ class Workers:
         self.num_threads = num_threads
         self.active = num_threads
         self.pool = ThreadPoolExecutor(max(num_threads - 1, 1), thread_name_prefix="kernel")
-        self.calls = 0
+        self.calls = 0  # since it was last asked how many threads there should be
         self.fastest: dict[int, float] = {}  # number of threads to seconds, of the calls since the last decision
 
     def run(self, work: Callable[[int, int], Result]) -> Result:
@@ -50,16 +53,18 @@ class Workers:
         """The same, for work of the same size each time: decides now and then how many threads there are."""
         if self.num_threads == 1:
             return self.run(work)
-        phase = self.calls % PROBE_EVERY
-        self.calls += 1
-        if phase == 0:
-            self.fastest = {}
-        if phase in (0, PROBES):
-            self.active = self.num_threads if phase == 0 else 1
+        if self.calls == 0:
+            self.active, self.fastest = self.num_threads, {}
+        if self.calls == PROBES:
+            self.active = 1
         started = time.perf_counter()
         result = self.run(work)
         seconds = time.perf_counter() - started
         self.fastest[self.active] = min(seconds, self.fastest.get(self.active, seconds))
-        if phase == 2 * PROBES - 1:
+        is_trial = PROBES <= self.calls < 2 * PROBES
+        self.calls += 1
+        if is_trial and (self.calls == 2 * PROBES or seconds > CLEARLY_SLOWER * self.fastest[self.num_threads]):
             self.active = min(self.fastest, key=self.fastest.__getitem__)
+            self.calls = 2 * PROBES
+        self.calls %= PROBE_EVERY
         return result

@@ -7,7 +7,7 @@ transposed weights: `transpose` makes them once for each rollout.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,3 +267,16 @@ def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcom
             elif outcome.truncated[t, n]:
                 normalize(actor.moments, outcome.final_obs[t, n : n + 1], obs[n : n + 1])
                 values(actor.network, scratch, obs, outcome.next_value[t], n, n + 1)
+
+
+@vectorized
+def total(obs: Floats, reward: Floats, next_value: Floats) -> Any:  # noqa: ANN401 (a float32)
+    """The sum of everything in obs [T, N, O], reward and next_value [T, N]: finite only if all of it is."""
+    sum_of_all = _ZERO
+    for x in obs.reshape(-1):
+        sum_of_all += x
+    for x in reward.reshape(-1):
+        sum_of_all += x
+    for x in next_value.reshape(-1):
+        sum_of_all += x
+    return sum_of_all

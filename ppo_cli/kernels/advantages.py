@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,31 +13,33 @@ from ppo_cli.kernels.linear import Floats
 Flags = NDArray[np.bool_]
 
 
+class Advantages(NamedTuple):
+    """What the estimator reads of a rollout, and what it fills; all [T, N]."""
+
+    reward: Floats
+    value: Floats
+    next_value: Floats
+    terminated: Flags
+    truncated: Flags
+    valid: Flags
+    advantage: Floats
+    value_target: Floats
+
+
 @compiled
-def gae(
-    reward: Floats,
-    value: Floats,
-    next_value: Floats,
-    terminated: Flags,
-    truncated: Flags,
-    valid: Flags,
-    gamma: np.float32,
-    decay: np.float32,
-    advantage: Floats,
-    value_target: Floats,
-) -> None:
-    """Fill ``advantage`` and ``value_target``; all [T, N]. ``decay`` is gamma times lambda."""
-    length, num_envs = reward.shape
+def gae(rows: Advantages, gamma: np.float32, decay: np.float32) -> None:
+    """Fill ``advantage`` and ``value_target``; ``decay`` is gamma times lambda."""
+    length, num_envs = rows.reward.shape
     for n in range(num_envs):
         tail = np.float32(0.0)
         for t in range(length - 1, -1, -1):
             error = np.float32(0.0)
-            if valid[t, n]:
-                successor = np.float32(0.0) if terminated[t, n] else gamma * next_value[t, n]
-                error = reward[t, n] + successor - value[t, n]
-            tail = error if terminated[t, n] or truncated[t, n] else error + decay * tail
-            advantage[t, n] = tail
-            value_target[t, n] = tail + value[t, n]
+            if rows.valid[t, n]:
+                successor = np.float32(0.0) if rows.terminated[t, n] else gamma * rows.next_value[t, n]
+                error = rows.reward[t, n] + successor - rows.value[t, n]
+            tail = error if rows.terminated[t, n] or rows.truncated[t, n] else error + decay * tail
+            rows.advantage[t, n] = tail
+            rows.value_target[t, n] = tail + rows.value[t, n]
 
 
 @compiled

@@ -15,14 +15,15 @@ from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope
 from ppo_cli.kernels.policies import NUM_TERMS
 
-TILE = 64
-"""Samples that go through the network together: their activations stay in the nearest caches."""
-
 WIDE = 16
 """Inputs and outputs from which a layer's gradient is summed row by row."""
 
-PADDED = TILE + 8
-"""Length of a row in memory: rows a power of two apart would push each other out of the nearest cache."""
+SMALLEST_TILE, LARGEST_TILE = 64, 256
+WORTH_KEEPING = 1 << 14
+"""Activations of one layer that a tile may have: those of all layers stay in a core's second cache."""
+
+PADDING = 8
+"""Samples by which rows in memory are longer: a power of two apart, they would push each other out of the cache."""
 
 CATEGORICAL, GAUSSIAN = 0, 1
 
@@ -42,10 +43,11 @@ class Network(NamedTuple):
     activation: int
     head: int  # CATEGORICAL or GAUSSIAN
     log_std: int  # offset of the log standard deviations, Gaussian only
+    tile: int  # samples that go through the network together
 
 
 class Scratch(NamedTuple):
-    """Working memory of one thread. W is the widest layer, A the number of the policy's outputs, n = PADDED."""
+    """Working memory of one thread. W is the widest layer, A the number of the policy's outputs, n a tile padded."""
 
     x: Floats  # [O, n]
     hidden: Floats  # [number of hidden layers, W, n]
@@ -59,13 +61,21 @@ class Scratch(NamedTuple):
     across: Floats  # [n, W] a layer's inputs, samples first
 
 
+def tile_for(width: int) -> int:
+    """How many samples go together through layers of at most this width: a power of two."""
+    tile = LARGEST_TILE
+    while tile > SMALLEST_TILE and tile * width > WORTH_KEEPING:
+        tile //= 2
+    return tile
+
+
 def new_scratch(network: Network) -> Scratch:
     """Allocated once for each thread."""
     inputs, outputs = network.layers[:, 2], network.layers[:, 3]
     num_hidden, width, actions = len(network.layers) - 2, int(outputs[:-2].max()), int(outputs[-2])
 
     def tile(*rows: int) -> Floats:
-        return np.zeros((*rows, PADDED), np.float32)
+        return np.zeros((*rows, network.tile + PADDING), np.float32)
 
     return Scratch(
         x=tile(int(inputs[0])),
@@ -77,7 +87,7 @@ def new_scratch(network: Network) -> Scratch:
         delta=tile(2, width),
         aside=tile(actions),
         terms=tile(NUM_TERMS),
-        across=np.zeros((TILE, width), np.float32),
+        across=np.zeros((network.tile, width), np.float32),
     )
 
 
@@ -124,8 +134,8 @@ def load_sample(scratch: Scratch, i: int, obs: Floats) -> None:
 @vectorized
 def values(network: Network, scratch: Scratch, obs: Floats, out: Floats, first: int, end: int) -> None:
     """out[first:end] = V(obs[first:end]); ``obs`` [B, O], ``out`` [B]."""
-    for start in range(first, end, TILE):
-        n = min(TILE, end - start)
+    for start in range(first, end, network.tile):
+        n = min(network.tile, end - start)
         for i in range(n):
             load_sample(scratch, i, obs[start + i])
         forward_trunk(network, scratch, len(network.layers) - 2 - network.depth, n)

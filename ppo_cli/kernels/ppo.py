@@ -21,7 +21,6 @@ from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import (
     GAUSSIAN,
-    TILE,
     Network,
     Scratch,
     backward,
@@ -252,8 +251,8 @@ def learn_slice(
     has_policy, has_value = unit != CRITIC, unit != ACTOR
     gradient[network.critic if unit == CRITIC else 0 : network.critic if unit == ACTOR else len(gradient)] = _ZERO
     sums[:] = 0.0
-    for start in range(0, len(order), TILE):
-        index = order[start : start + TILE]
+    for start in range(0, len(order), network.tile):
+        index = order[start : start + network.tile]
         n = len(index)
         for i in range(n):
             load_sample(scratch, i, minibatch.samples.obs[index[i]])

@@ -34,15 +34,18 @@ TO_POINTS = torch.kron(ROW, ROW)
 class Convolution(nn.Conv2d):
     """3x3 with padding 1."""
 
+    may_shorten = True
+    """Off in runs too short to compile the kernels for."""
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, K, H, W]."""
         assert self.bias is not None
-        return convolve(x, self.weight, self.bias)
+        return convolve(x, self.weight, self.bias, may_shorten=self.may_shorten)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, may_shorten: bool = True) -> Tensor:
     """``conv2d`` with padding 1: [B, C, H, W] with weight [K, C, 3, 3] and bias [K] -> [B, K, H, W]."""
-    if torch.is_grad_enabled() and has_shorter_gradient(x, weight):
+    if may_shorten and torch.is_grad_enabled() and has_shorter_gradient(x, weight):
         half = [tensor.to(torch.bfloat16) for tensor in (x, weight, bias)]
         return ShorterGradient.apply(*half)  # type: ignore[no-untyped-call, no-any-return]
     return functional.conv2d(x, weight, bias, padding=1)

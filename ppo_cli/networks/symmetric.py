@@ -43,6 +43,9 @@ class SymmetricConv(nn.Module):
     ``lifts`` says that the input is plain planes (each turned with the board) and not orbits.
     """
 
+    may_shorten = True
+    """As in `Convolution`."""
+
     def __init__(self, inputs: int, outputs: int, gain: float, *, lifts: bool) -> None:
         super().__init__()
         orbits = outputs // NUM_SYMMETRIES
@@ -56,7 +59,7 @@ class SymmetricConv(nn.Module):
         """Expand the weights and convolve."""
         assert isinstance(self.copies, Tensor)
         weight = self.weight[:, self.copies].view(self.shape).contiguous(memory_format=torch.channels_last)
-        return convolve(x, weight, self.bias.repeat_interleave(NUM_SYMMETRIES))
+        return convolve(x, weight, self.bias.repeat_interleave(NUM_SYMMETRIES), may_shorten=self.may_shorten)
 
 
 def lifted(inputs: int) -> Tensor:

@@ -17,18 +17,9 @@ from tests.helpers import random_rollout
 def computed(rollout: Rollout, gamma: float, gae_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantage and value target as the kernel has them."""
     advantage, target = np.full((2, *rollout.reward.shape), np.nan, np.float32)
-    kernels.gae(
-        rollout.reward.numpy(),
-        rollout.value.numpy(),
-        rollout.next_value.numpy(),
-        rollout.terminated.numpy(),
-        rollout.truncated.numpy(),
-        rollout.valid.numpy(),
-        np.float32(gamma),
-        np.float32(gamma * gae_lambda),
-        advantage,
-        target,
-    )
+    names = ("reward", "value", "next_value", "terminated", "truncated", "valid")
+    rows = kernels.Advantages(*(getattr(rollout, name).numpy() for name in names), advantage, target)
+    kernels.gae(rows, np.float32(gamma), np.float32(gamma * gae_lambda))
     return torch.from_numpy(advantage), torch.from_numpy(target)
 
 

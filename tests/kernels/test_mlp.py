@@ -13,7 +13,7 @@ from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.kernels.acting import transpose
 from ppo_cli.kernels.mlp import (
-    TILE,
+    LARGEST_TILE,
     Network,
     Scratch,
     backward,
@@ -80,7 +80,7 @@ def outputs(network: MLP, obs: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("actions", [BUTTONS, LEVERS], ids=["categorical", "gaussian"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("n", [1, 7, TILE])
+@pytest.mark.parametrize("n", [1, 7, LARGEST_TILE])
 def test_forward_is_the_modules(name: str, actions: spaces.Space[Any], n: int) -> None:
     module, weights = made(name, actions)
     obs = torch.randn(n, 5)
@@ -120,7 +120,7 @@ def exact_gradient(
 
 @pytest.mark.parametrize("actions", [BUTTONS, LEVERS], ids=["categorical", "gaussian"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("n", [1, 7, TILE])
+@pytest.mark.parametrize("n", [1, 7, LARGEST_TILE])
 def test_backward_adds_the_gradient_that_autograd_has_in_float64(name: str, actions: spaces.Space[Any], n: int) -> None:
     module, weights = made(name, actions)
     obs, d_value = torch.randn(n, 5), torch.randn(n)
