@@ -76,25 +76,26 @@ class TRPO:
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
         """One natural step of the policy, then epochs of minibatch steps of the critic."""
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
-        metrics, policy_parameters = self.improve_policy(state, batch)
+        try:
+            metrics, policy_parameters = self.improve_policy(state.actor_critic, batch)
+        except NonFiniteError as error:
+            state.faults.skip(GRADIENT_STEPS, error)
+            return {}  # the critic learns nothing from such samples either
         return {
             **metrics,
             **self.fit_critic(state, batch, policy_parameters),
             "losses/explained_variance": explained_variance(batch.value, batch.value_target, batch.valid),
         }
 
-    def improve_policy(self, state: TrainState, batch: Batch) -> tuple[Metrics, list[Tensor]]:
+    def improve_policy(self, actor_critic: torch.nn.Module, batch: Batch) -> tuple[Metrics, list[Tensor]]:
         """Take the natural step, as far as the line search lets it; also the parameters that the policy depends on."""
-        actor_critic = state.actor_critic
         policy = map_tensors(lambda x: x.detach().clone(), actor_critic(batch.obs)[0])  # may show a parameter itself
         advantage = standardize(batch.advantage, batch.valid) if self.standardize_advantage else batch.advantage
         batch = replace(batch, policy=policy, log_prob=policy.log_prob(batch.action), advantage=advantage)
         surrogate, _ = self.objective(actor_critic, batch)
         parameters, gradient = dependencies(surrogate, actor_critic)
         if not gradient.isfinite().all():
-            error = NonFiniteError("the surrogate's gradient is not finite: the step was not taken")
-            state.faults.skip(GRADIENT_STEPS, error)
-            return {"losses/grad_norm": gradient.norm()}, parameters
+            raise NonFiniteError("the surrogate's gradient is not finite: the step was not taken")
 
         step, residual = self.natural_step(actor_critic, batch, parameters, gradient)
         search = self.line_search(actor_critic, batch, parameters, step)

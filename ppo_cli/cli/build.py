@@ -223,7 +223,7 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     if "device" in inspect.signature(make).parameters:
         settings["device"] = chosen_device(config)
     if "skip_nonfinite" in inspect.signature(make).parameters:
-        settings["skip_nonfinite"] = config["on_nonfinite"] == "skip"
+        settings["skip_nonfinite"] = config.get("on_nonfinite") == "skip"
     env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
@@ -291,7 +291,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
         learning_rate_schedule=config["learning_rate_schedule"],
         kl_adaptive_target=config["kl_adaptive_target"],
         seed=config["seed"],
-        faults=Faults(config["max_skipped"] if config["on_nonfinite"] == "skip" else 0),
+        faults=Faults(config["max_skipped"] if config.get("on_nonfinite") == "skip" else 0),
     )
 
 
