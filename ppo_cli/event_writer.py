@@ -27,6 +27,8 @@ from ppo_cli.run_files import AppendFile, WallClock
 from ppo_cli.trials import Hyperparameter
 
 PREFIX = "events.out.tfevents."
+FILE_TIME_LAG = 0.05
+"""Seconds by which a file system's times may lag behind the clock: they follow the kernel's ticks."""
 
 
 class EventWriter:
@@ -44,7 +46,7 @@ class EventWriter:
     def __init__(self, run_dir: Path, start_env_steps: int, warn: Callable[[str], None]) -> None:
         # TensorBoard reads a folder's files in the order of their names; a resumed run must come after its first part.
         earlier = [path.stat().st_mtime for path in run_dir.glob(f"{PREFIX}*")]
-        self.clock = WallClock(not_before=max(earlier, default=0.0) + 1e-3)
+        self.clock = WallClock(not_before=max(earlier, default=0.0) + FILE_TIME_LAG)
         self._file = AppendFile(run_dir / f"{PREFIX}{int(1e9 * self.clock()):020d}.{os.getpid()}", warn)
         self._scalars = event_pb2.Event()  # what `scalars` fills each time,
         self._tags: list[str] = []  # with a point for each of these
