@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_tensors_on_a_device_are_read_in_one_transfer(monkeypatch):
 
 def test_a_tensor_with_a_graph_is_a_number_like_any_other():
     assert read_scalars({"loss": torch.tensor(2.0, requires_grad=True) * 3}) == {"loss": 6.0}
+
+
+def test_rates_and_times_do_not_follow_a_clock_that_leaps(tmp_path, monkeypatch):
+    logger = make_logger(tmp_path)
+    begun = time.time()
+    for step, leap in enumerate([0.0, 1e6, -1e6, 0.0], start=1):
+        monkeypatch.setattr("time.time", lambda leap=leap: begun + leap)
+        assert not logger.log(10 * step, step, {})["charts/SPS"] < 0
+    logger.finish("completed")
+    times = [line["wall_time"] for line in metrics_lines(tmp_path)]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 60
+    assert summary(tmp_path)["started"] <= summary(tmp_path)["ended"]
+    assert 0 <= summary(tmp_path)["wall_seconds"] < 60
 
 
 def test_the_folder_says_what_is_run_before_the_first_update(tmp_path):

@@ -52,6 +52,11 @@ class TrainSettings:
     normalize_reward: bool = False
     """Scale rewards by the running standard deviation of the return."""
 
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """After NaN or infinity: stop, or leave out the gradient step, or the environment's step and episode, and go on."""
+    max_skipped: AtLeastOne = 100
+    """Steps that on_nonfinite=skip leaves out before it stops after all."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -204,7 +209,7 @@ class ExportSettings:
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
-                  "weight_decay", "normalize_obs", "normalize_reward"),
+                  "weight_decay", "normalize_obs", "normalize_reward", "on_nonfinite", "max_skipped"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
     "Sweep": ("jobs", "job_timeout", "again"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_cli.faults import TRANSITIONS, Faults, NonFiniteError
 from ppo_cli.types import Obs, Step
 
 Autoreset = Literal["same_step", "next_step"]
@@ -89,6 +90,52 @@ class HasState(Protocol):
         Raises:
             NoStateError: ``state`` belongs to an environment that was built differently.
         """
+        ...
+
+
+class EnvError(Exception):
+    """An environment failed for good. The message names it and the cause.
+
+    Args:
+        traceback: Where it raised, as its author knows it; empty where it did not.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Fault(NamedTuple):
+    """Something that went wrong in the last step and was put right.
+
+    The step of these environments is void: it paid nothing, and fresh episodes have begun in them.
+    """
+
+    envs: list[int]
+    kind: Literal["restart", "nonfinite"]
+    cause: str  # a clause
+
+    def tell(self, faults: Faults) -> None:
+        """Have it counted and said.
+
+        Raises:
+            NonFiniteError: there were too many of its kind.
+        """
+        if self.kind == "restart":
+            faults.restarted(self.cause, self.envs)
+        else:
+            faults.skip(TRANSITIONS, NonFiniteError(self.cause))
+
+
+@runtime_checkable
+class HasFaults(Protocol):
+    """An environment whose parts may fail and be replaced."""
+
+    may_fail: bool
+    """Whether they may, as it was built."""
+
+    def faults(self) -> list[Fault]:
+        """What went wrong since the last call."""
         ...
 
 

@@ -1,9 +1,10 @@
 """Any Gymnasium environment as a batch of environments that speaks tensors.
 
-Stepping is Gymnasium's own: the environment's vector entry point where it has one, otherwise ``SyncVectorEnv`` or
-``AsyncVectorEnv``. This module only translates: observations to float32 (images stay uint8), actions from the policy's
-space to the environment's, and the two autoreset modes (https://farama.org/Vector-Autoreset-Mode) to one ``Step``.
-Statistics and normalization are the trainer's, not Gymnasium wrappers', so that a checkpoint holds them.
+Stepping is Gymnasium's own: the environment's vector entry point where it has one, otherwise ``SyncVectorEnv``, here or
+in worker processes (`ppo_cli.envs.supervised`). This module only translates: observations to float32 (images stay
+uint8), actions from the policy's space to the environment's, and the two autoreset modes
+(https://farama.org/Vector-Autoreset-Mode) to one ``Step``. Statistics and normalization are the trainer's, not
+Gymnasium wrappers', so that a checkpoint holds them.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_cli.envs.base import Autoreset, NoStateError
+from ppo_cli.envs.base import Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
-from ppo_cli.envs.gymnasium_making import autoreset_mode, find_spec, make_vector_env, wrapper_named
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env, wrapper_named
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
+from ppo_cli.envs.nonfinite import describe, nonfinite_rows, voided
 from ppo_cli.envs.object_state import capture, restore
+from ppo_cli.envs.supervised import SupervisedVectorEnv, fresh_seeds
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 
 SUCCESS_KEYS = ("is_success", "success")
-CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its last call
 
 
 class GymnasiumVecEnv:
@@ -52,12 +54,16 @@ class GymnasiumVecEnv:
         id: Registered id, or ``module:id``, which imports the module first.
         kwargs: Keywords for the environment's constructor; ``max_episode_steps`` sets another time limit.
         vectorization: ``native`` is the environment's own vector entry point, ``sync`` steps one after the other,
-            ``async`` in one process each (for environments slower than about 0.1 ms a step); ``auto`` is native where
-            it exists and suits the other settings, otherwise sync.
+            ``async`` shares them among worker processes (for environments slower than about 0.05 ms a step); ``auto``
+            is native where it exists and suits the other settings, otherwise sync.
         autoreset: Whether a finished episode restarts in the same step or in the next; ``auto`` is what a native
             environment does, and the same step otherwise.
         wrappers: Wrappers for each environment, innermost first: a name from ``gymnasium.wrappers``, ``{name:
             {keyword: value}}``, or a callable.
+        num_workers: Processes of ``async``, at most one for each environment; 0 is one for each core.
+        timeout: Seconds that a worker may take for a step of its environments before it is replaced.
+        max_restarts: Workers that may die or hang, and be replaced, before the run ends.
+        skip_nonfinite: Whether an environment that gives NaN or infinity loses its episode, rather than its run.
         trusted_modules: Top-level packages that ``module:id`` may import.
 
     Raises:
@@ -77,6 +83,10 @@ class GymnasiumVecEnv:
         vectorization: Literal["auto", "native", "sync", "async"] = "auto",
         autoreset: Literal["auto", "same_step", "next_step"] = "auto",
         wrappers: Sequence[Any] = (),
+        num_workers: Annotated[int, Range(at_least=0)] = 0,
+        timeout: Annotated[float, Range(above=0)] = 60.0,
+        max_restarts: Annotated[int, Range(at_least=0)] = 10,
+        skip_nonfinite: bool = False,
         trusted_modules: Sequence[str] = (),
     ) -> None:
         check_arguments(GymnasiumVecEnv.__init__, locals())
@@ -90,7 +100,7 @@ class GymnasiumVecEnv:
             vectorization,
             autoreset,
             wrappers,
-            trusted_modules,
+            trusted_modules=trusted_modules,
         )
         self._against_copying: str | None = None  # empty: tried, and they play alike
         self._env = make_vector_env(
@@ -100,7 +110,13 @@ class GymnasiumVecEnv:
             vectorization,
             autoreset,
             [wrapper_named(wrapper) for wrapper in wrappers],
+            Workers(num_workers, timeout, max_restarts),
         )
+        is_native = not isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv)
+        self._skips = skip_nonfinite and not is_native  # a native batch cannot reset one of its environments
+        self._skipped: list[Fault] = []
+        self._seeds: list[int] = []
+        self.may_fail = self._skips or isinstance(self._env, SupervisedVectorEnv)
         try:
             self.autoreset = cast(Autoreset, autoreset_mode(self._env))
             self._obs_space = emitted_space(self._env.single_observation_space, id)
@@ -120,7 +136,8 @@ class GymnasiumVecEnv:
         """Start N fresh episodes, environment n from ``seeds[n]``. Returns the first observations [N, *O]."""
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset takes one seed per environment: {self.num_envs}, got {len(seeds)}")
-        obs, info = self._reset_env([int(seed) for seed in seeds])
+        self._seeds = [int(seed) for seed in seeds]
+        obs, info = self._reset_env(self._seeds)
         return self._emitted(obs, info)
 
     def step(self, action: Tensor) -> Step:
@@ -135,13 +152,21 @@ class GymnasiumVecEnv:
                 final_info = info.get("final_info", {})
                 final_obs = self._final_obs(obs, done, info)
             self._note_success(final_info)
-        return Step(
+        step = Step(
             obs,
             torch.from_numpy(np.asarray(reward, dtype=np.float32)),
             torch.from_numpy(terminated),
             torch.from_numpy(truncated),
             final_obs,
         )
+        return self._without_nonfinite(step) if self._skips else step
+
+    def faults(self) -> list[Fault]:
+        """What went wrong since the last call: workers that were replaced, and numbers that were none."""
+        found, self._skipped = self._skipped, []
+        if isinstance(self._env, SupervisedVectorEnv):
+            found, self._env.faults = self._env.faults + found, []
+        return found
 
     def episode_metrics(self) -> dict[str, Tensor]:
         """Figures of the episodes that the last step ended: whether each [N] succeeded, if the environment tells.
@@ -179,7 +204,7 @@ class GymnasiumVecEnv:
         Raises:
             NoStateError: the environment holds something that cannot be copied, or a copy played differently.
         """
-        if isinstance(self._env, AsyncVectorEnv):
+        if isinstance(self._env, SupervisedVectorEnv):
             raise NoStateError("its environments are in processes of their own (env.vectorization=async)")
         success = None if self._success is None else self._success.clone()
         try:
@@ -200,10 +225,7 @@ class GymnasiumVecEnv:
 
     def close(self) -> None:
         """Release windows, files and processes. Safe to call twice, and after a worker process died."""
-        if isinstance(self._env, AsyncVectorEnv):
-            all_alive = all(process.is_alive() for process in self._env.processes)
-            self._env.close(timeout=CLOSE_TIMEOUT, terminate=not all_alive)
-        elif not self._env.closed:
+        if not self._env.closed:
             self._env.close()
             self._env.closed = True  # some native environments override close() and forget
 
@@ -221,9 +243,20 @@ class GymnasiumVecEnv:
             raise NoStateError(self._against_copying)
 
     def _reset_env(self, seeds: list[int]) -> tuple[Any, dict[str, Any]]:
-        if hasattr(self._env, "env_fns"):  # sync or async
+        if isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv):
             return self._env.reset(seed=cast(Any, seeds))
         return self._env.reset(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+
+    def _without_nonfinite(self, step: Step) -> Step:
+        """The step, with environments reset from fresh seeds that gave NaN or infinity."""
+        rows = nonfinite_rows(step)
+        if not rows.any():
+            return step
+        for row in rows.nonzero().flatten().tolist():
+            self._skipped.append(Fault([row], "nonfinite", f"environment {row} {describe(step, row)}"))
+        self._seeds = fresh_seeds(self._seeds, 1)
+        obs, info = self._env.reset(seed=cast(Any, self._seeds), options={"reset_mask": rows.numpy()})
+        return voided(step, rows, self._emitted(obs, info))
 
     def _count_masked_actions(self, id: str) -> int:
         """A if the environment reports action masks [N, A], otherwise 0."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from torch import Tensor
 
-ActionTranslation = Callable[[Tensor], NDArray[Any]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ActionTranslation = Callable[["Tensor"], NDArray[Any]]
 
 
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
