@@ -23,7 +23,7 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor, nn
 
-from ppo_cli.envs.gymnasium_adapter import action_translation
+from ppo_cli.envs.gymnasium_spaces import action_translation
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.conv import Conv
 from ppo_cli.networks.mlp import MLP

@@ -166,14 +166,20 @@ class PlainDisplay:
 
 def make_display(mode: DisplayMode) -> Display:
     """The display that a setting names; ``auto`` is the bar on a capable terminal, plain lines anywhere else."""
-    if mode == "auto":
-        capable = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        mode = "bar" if capable else "plain"
+    mode = chosen_mode(mode)
     if mode == "bar":
         from ppo_cli.progress_bar import BarDisplay
 
         return BarDisplay()
     return PlainDisplay() if mode == "plain" else SilentDisplay()
+
+
+def chosen_mode(mode: DisplayMode) -> DisplayMode:
+    """The mode with ``auto`` decided by where standard output leads."""
+    if mode != "auto":
+        return mode
+    is_capable = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return "bar" if is_capable else "plain"
 
 
 def plain_line(snapshot: Snapshot) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,23 +19,26 @@ from ppo_cli.accelerate import Accelerator, Execution
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.hardware import available_cores, build_accelerator, build_learner, choose_execution, chosen_device
+from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim, is_export
 from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
-from ppo_cli.envs.base import VecEnv, env_seeds
+from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import Mode, evaluate
+from ppo_cli.faults import Faults, NonFiniteError
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.logger import RunLogger, Status, shown_path
+from ppo_cli.logger import RunLogger, Status
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.parallel import available_cores
 from ppo_cli.policy import PolicyError, load_policy
 from ppo_cli.progress import Display
 from ppo_cli.rollout import Collector
+from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
 
 EVALUATION_STREAM = 2
@@ -45,7 +49,7 @@ EVALUATION_ENVS = 256
 
 PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
 
-NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds")
+NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds", "jobs", "job_timeout", "again")
 """Settings that say where and how a run is watched, not what it does."""
 
 GYMNASIUM_ENV = "ppo_cli.envs.gymnasium_adapter.GymnasiumVecEnv"
@@ -60,21 +64,31 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     Raises:
         UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
-        ReportedError: NaN or infinity, or a disk that refused the last checkpoint.
+        ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
     """
-    trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    try:
+        trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    except EnvError as error:
+        raise reported(error) from error
     trainer.logger.start(facts(config, trainer))
     try:
         status, exit_code = run_trainer(trainer)
-    except NonFiniteError as error:
-        print_problems([str(error), what_is_left(trainer)])
-        raise ReportedError(CRASH) from error
+    except (NonFiniteError, EnvError) as error:
+        raise reported(error, what_is_left(trainer)) from error
     if exit_code == UNSAVED:
         print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
         raise ReportedError(exit_code)
     if status == "interrupted":
         raise Stopped(exit_code)
     return final_return(trainer)
+
+
+def reported(error: Exception, *more: str) -> ReportedError:
+    """``error`` once it is told: where an environment raised by its own traceback, and in a sentence, with ``more``."""
+    if isinstance(error, EnvError) and error.traceback:
+        print(error.traceback, file=sys.stderr)
+    print_problems([str(error), *more])
+    return ReportedError(CRASH)
 
 
 def what_is_left(trainer: Trainer) -> str:
@@ -111,12 +125,19 @@ def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, er
         error=error,
         checkpoint=trainer.newest_checkpoint,
         best_checkpoint=trainer.best_checkpoint,
+        faults=trainer.state.faults.counts,
     )
 
 
 def final_return(trainer: Trainer) -> float:
     """Mean return of the last episodes, NaN where none has ended."""
     return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
+
+
+def headline_tags(config: Settings, env: VecEnv) -> list[str]:
+    """What configurations are compared by: the return, of evaluations, too, where there are any, and win rates."""
+    evaluated = ["eval/episodic_return"] if config["eval_interval"] else []
+    return [RETURN_TAG, *evaluated, *(tag for tag in env.episode_metrics() if tag.endswith("/win_rate"))]
 
 
 def build_trainer(
@@ -157,6 +178,7 @@ def build_trainer(
         overrides=overrides,
         resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
         display=display or ("silent" if config["quiet"] else "auto"),
+        headline_tags=headline_tags(config, env),
     )
     intervals = Intervals(
         config["log_interval"],
@@ -225,6 +247,8 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     make = import_target(target, "env")
     if "device" in inspect.signature(make).parameters:
         settings["device"] = chosen_device(config)
+    if "skip_nonfinite" in inspect.signature(make).parameters:
+        settings["skip_nonfinite"] = config.get("on_nonfinite") == "skip"
     env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
@@ -292,6 +316,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
         learning_rate_schedule=config["learning_rate_schedule"],
         kl_adaptive_target=config["kl_adaptive_target"],
         seed=config["seed"],
+        faults=Faults(config["max_skipped"] if config.get("on_nonfinite") == "skip" else 0),
     )
 
 
@@ -322,8 +347,19 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
     network = state.accelerator.network(state.actor_critic)
-    play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
-    return lambda: play().summary()
+
+    def play() -> dict[str, float]:
+        return evaluate(
+            network,
+            state.obs_normalizer,
+            env,
+            seeds,
+            mode="greedy",
+            device=state.accelerator.device,
+            on_fault=lambda fault: fault.tell(state.faults),
+        ).summary()
+
+    return play
 
 
 def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
@@ -373,6 +409,8 @@ def play(
         else:
             state = saved_state(config, env, run_dir, path)[0]
             accelerator, network, normalizer = state.accelerator, state.actor_critic, state.obs_normalizer
+    except EnvError as error:
+        raise reported(error) from error
     except (ValueError, RuntimeError, checkpoint.CheckpointError, PolicyError) as error:
         raise UserError(str(error)) from error
     device = accelerator.device

@@ -34,13 +34,14 @@ from omegaconf.errors import OmegaConfBaseException
 from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
+from ppo_cli.cli.launcher import missing_launcher, register_launcher
 from ppo_cli.cli.run_folder import register_resolvers
 from ppo_cli.cli.trust import search_path_problems
 
 ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
 GROUPS = ("env", "algo", "network", "experiment")
-INTERNAL_GROUPS = ("tuned",)
+INTERNAL_GROUPS = ("tuned", "space")
 COMPOSING = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, OSError),
     *(ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError),
@@ -68,6 +69,7 @@ class Composer:
         self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
+        register_launcher()
         GlobalHydra.instance().clear()
         search_path = create_config_search_path(location(config_path) if config_path else ROOT)
         assert isinstance(search_path, ConfigSearchPathImpl)
@@ -216,7 +218,7 @@ class Composer:
         if isinstance(value, list):
             return f"{line}: choose one {group}: {' | '.join(options)}"
         if str(value) in options:
-            return None
+            return missing_launcher(str(value)) if group == "launcher" else None
         offer = (
             f"Choose from: {', '.join(options)}" if options else f"There are none; put one in your own {group}/ folder"
         )
@@ -245,9 +247,14 @@ class Composer:
         if "--cfg" in flags:
             if flags["--cfg"] not in ("job", "hydra", "all"):
                 raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
-            if flags["--cfg"] == "job" and composed is not None and "--package" not in flags:
-                job = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
-                print(OmegaConf.to_yaml(job, resolve="--resolve" in flags), end="")
+            if composed is not None and "--package" not in flags:
+                names = {
+                    "job": [str(name) for name in composed if name != "hydra"],
+                    "hydra": ["hydra"],
+                    "all": [str(name) for name in composed],
+                }
+                part = OmegaConf.masked_copy(composed, names[flags["--cfg"]])
+                print(OmegaConf.to_yaml(part, resolve="--resolve" in flags), end="")
                 return
             self.hydra.show_cfg(
                 cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options
@@ -341,7 +348,9 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN
             yield from walk(value, f"{name}.")
 
 
-def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterable[str] = ()) -> str:
+def unknown_setting(
+    name: str, value: str, known: Iterable[str], groups: Iterable[str] = (), *, command: str = "ppo-train"
+) -> str:
     """The sentence for a setting that does not exist, with the nearest one that does."""
     given = f"{name}={value}"
     public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
@@ -351,7 +360,7 @@ def unknown_setting(name: str, value: str, known: Iterable[str], groups: Iterabl
     parent = name.rpartition(".")[0]
     inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
     offered = [word for word in inside if word not in ("_target_", "name")]
-    has = f"{parent} has: {', '.join(offered)}" if offered else "ppo-train --help lists them"
+    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
     return f"{given}: there is no setting {name}; {has}"
 
 

@@ -44,9 +44,9 @@ def command(words: list[str]) -> int:
 
         print_eval_help()
         return 0
-    name, overrides = sort_words(words, "ppo-eval")
+    (name,), overrides = sort_words(words, "ppo-eval")
     print_warnings(repeated(overrides))
-    settings = command_settings(overrides, EVAL_SETTINGS)
+    settings = typed_settings(overrides, EVAL_SETTINGS, "ppo-eval")
     trust_named(settings)
     folder = Path(name) if is_export(Path(name)) else find_run(name)
     config = validated(export_config(folder) if is_export(folder) else run_config(folder))
@@ -63,8 +63,8 @@ def command(words: list[str]) -> int:
     return 0
 
 
-def sort_words(words: list[str], command: str) -> tuple[str, list[str]]:
-    """The run and the settings that the words after ``command`` name.
+def sort_words(words: list[str], command: str, most_runs: int = 1) -> tuple[list[str], list[str]]:
+    """The runs and the settings that the words after ``command`` name.
 
     Raises:
         UserError: with every word that is neither.
@@ -82,26 +82,32 @@ def sort_words(words: list[str], command: str) -> tuple[str, list[str]]:
             overrides.append(word)
     if not runs:
         problems.append(f"which run? {command} <run folder>, or {command} latest")
-    if len(runs) > 1:
-        problems.append(f"{' '.join(runs)}: expected one run folder")
+    if len(runs) > most_runs:
+        expected = "one run folder" if most_runs == 1 else f"at most {most_runs} run folders"
+        problems.append(f"{' '.join(runs)}: expected {expected}")
     if problems:
         raise UserError(*problems)
-    return runs[0], overrides
+    return runs, overrides
 
 
-def command_settings(overrides: list[str], declaration: str) -> Settings:
-    """The settings of a command, each of the type that ``declaration`` declares.
+def trust_named(settings: Settings) -> None:
+    """Trust the modules that the setting ``trust`` names."""
+    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
+
+
+def typed_settings(overrides: list[str], target: str, command: str) -> Settings:
+    """The settings that the class ``target`` declares, each of its declared type.
 
     Raises:
         UserError: with every mistake.
     """
-    declared = declared_settings(declaration) or {}
+    declared = declared_settings(target) or {}
     settings: Settings = {name: setting.default for name, setting in declared.items()}
     problems = []
     for text in overrides:
         name, _, value = text.partition("=")
         if name not in declared:
-            problems.append(unknown_setting(name, value, declared))
+            problems.append(unknown_setting(name, value, declared, command=command))
             continue
         try:
             settings[name] = convert(parse_value(text), declared[name].options)
@@ -113,12 +119,6 @@ def command_settings(overrides: list[str], declaration: str) -> Settings:
     if problems:
         raise UserError(*problems)
     return settings
-
-
-def trust_named(settings: Settings) -> None:
-    """Trust the modules that the user named."""
-    named = settings["trust"]
-    trust([named] if isinstance(named, str) else named or [])
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
-from ppo_cli.cli.eval import command_settings, run_config, sort_words, trust_named
+from ppo_cli.cli.eval import run_config, sort_words, trust_named, typed_settings
 from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import EXPORT, find_run, folder_problem, is_export, require_own_files
 from ppo_cli.cli.validate import EXPORT_SETTINGS, validated
@@ -41,9 +41,9 @@ def command(words: list[str]) -> int:
 
         print_export_help()
         return 0
-    name, overrides = sort_words(words, "ppo-export")
+    (name,), overrides = sort_words(words, "ppo-export")
     print_warnings(repeated(overrides))
-    settings = command_settings(overrides, EXPORT_SETTINGS)
+    settings = typed_settings(overrides, EXPORT_SETTINGS, "ppo-export")
     trust_named(settings)
     run = find_run(name)
     output = Path(settings["output"]) if settings["output"] else run / EXPORT

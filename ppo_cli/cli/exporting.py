@@ -21,11 +21,10 @@ from ppo_cli.cli.trust import current_folder_first, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.export import ExportError, Form, policy_files, tensors_of, write_files
-from ppo_cli.logger import shown_path
 from ppo_cli.normalize import CLIP
 from ppo_cli.policy import DESCRIPTION_FILE, FORMAT, NETWORKS
 from ppo_cli.progress import table
-from ppo_cli.run_files import METRICS_FILE, git_revision, versions
+from ppo_cli.run_files import METRICS_FILE, git_revision, shown_path, versions
 from ppo_cli.spaces import space_to_json
 from ppo_cli.train_state import TrainState
 from ppo_cli.trials import NOT_HYPERPARAMETERS, Hyperparameter

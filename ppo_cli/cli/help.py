@@ -19,7 +19,15 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    EXPORT_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -28,11 +36,11 @@ TRAIN_EXAMPLES = (
     ("ppo-train env=minesweeper clip=0.2", "learn Minesweeper, 9x9 with 10 mines"),
     ("ppo-train env=cartpole total_env_steps=1e5", "balance a pole; half a minute"),
     ("ppo-train env=gymnasium env.id=Acrobot-v1", "any Gymnasium environment"),
-    ("ppo-train -m clip=0.1,0.2 seed=1,2", "four runs, one after the other"),
+    ("ppo-train -m clip=0.1,0.2 seed=1,2", "four runs, as many at once as the cores carry"),
     ("ppo-train resume=latest total_env_steps=4e6", "go on with the newest run"),
 )
 TRAIN_FLAGS = (
-    ("-m", "sweep: several values for a setting, one run for each combination"),
+    ("-m", "sweep: several values for a setting, one run for each combination; the same again does what is missing"),
     ("--help", "this text, for the env, algo and network on the line: ppo-train env=pendulum --help"),
     ("--cfg job", "print the settings of a run, and do nothing else"),
     ("--config-dir DIR", "your own env/, network/, algo/ and experiment/ YAML files, beside ours"),
@@ -44,6 +52,38 @@ EVAL_EXAMPLES = (
     ("ppo-eval latest", "the newest run"),
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+)
+SEARCH_EXAMPLES = (
+    ("ppo-search env=cartpole trials=50", "what configs/space/ppo.yaml tries"),
+    ("ppo-search env=cartpole gamma=0.99", "a value fixes a setting"),
+    ("ppo-search env=cartpole 'clip=interval(0.1,0.4)'", "several replace what is tried for it"),
+    ("ppo-search env=pendulum seeds=3 pruner=asha jobs=4", "three runs a trial, four at once"),
+)
+SPELLINGS = (
+    ("0.1,0.2,0.3", "one of these; also choice(0.1,0.2,0.3)"),
+    ("range(1,10)", "a whole number from 1 to 9"),
+    ("interval(0.1,0.4)", "a number between; a whole one where both ends are whole"),
+    ("log(1e-5,1e-2)", "the same, by its logarithm"),
+)
+PLAY_EXAMPLES = (
+    ("ppo-play latest", "watch the newest run"),
+    ("ppo-play <run> seed=17 sample=true", "from the episode of seed 17 on, its actions drawn as in training"),
+    ("ppo-play <run> output=game.gif episodes=3", "a picture that moves; also .mp4, and .png for a sheet"),
+    ("ppo-play <run> <other run>", "two runs on the same seeds, side by side"),
+    ("ppo-play <run>/checkpoints/<step>.pt <run>", "then and now"),
+)
+PLAY_KEYS = (
+    ("space, enter", "one step"),
+    ("r", "run, or pause"),
+    ("+  -", "faster, slower"),
+    ("n", "next episode"),
+    ("q", "leave"),
+)
+REPORT_EXAMPLES = (
+    ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
+    ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
+    ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
+    ("ppo-report <run> format=terminal", "print it, and write nothing"),
 )
 EXPORT_EXAMPLES = (
     ("ppo-export latest", "the newest run, into its own folder"),
@@ -159,34 +199,59 @@ def print_train_help(arguments: Arguments) -> None:
 
 def print_eval_help() -> None:
     """The help of ``ppo-eval``."""
-    print_command_help(
-        "ppo-eval",
+    page = Page()
+    page.paragraph(
         "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, and "
         "prints the mean and the standard deviation of the return, the length, and shares such as the win rate with a "
-        "95 % interval.",
-        EVAL_EXAMPLES,
-        EVAL_SETTINGS,
+        "95 % interval."
     )
+    page.line()
+    page.rows(EVAL_EXAMPLES)
+    show_settings(page, EVAL_SETTINGS, "ppo-eval")
 
 
 def print_export_help() -> None:
     """The help of ``ppo-export``."""
-    print_command_help(
-        "ppo-export",
-        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
-        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept.",
-        EXPORT_EXAMPLES,
-        EXPORT_SETTINGS,
-    )
-
-
-def print_command_help(command: str, purpose: str, examples: Iterable[tuple[str, str]], declaration: str) -> None:
-    """The help of a command that takes a run and settings of its own."""
     page = Page()
-    page.paragraph(purpose)
+    page.paragraph(
+        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
+        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept."
+    )
     page.line()
-    page.rows(examples)
-    declared = declared_settings(declaration) or {}
+    page.rows(EXPORT_EXAMPLES)
+    show_settings(page, EXPORT_SETTINGS, "ppo-export")
+
+
+def print_play_help() -> None:
+    """The help of ``ppo-play``."""
+    page = Page()
+    page.paragraph(
+        "ppo-play shows a run's policy at play: Minesweeper in the terminal, with the probability of each cell as heat "
+        "and the critic's estimate of winning, any environment that draws itself as a picture."
+    )
+    page.line()
+    page.rows(PLAY_EXAMPLES)
+    page.heading("Keys")
+    page.rows(PLAY_KEYS)
+    show_settings(page, PLAY_SETTINGS, "ppo-play")
+
+
+def print_report_help() -> None:
+    """The help of ``ppo-report``."""
+    page = Page()
+    page.paragraph(
+        "ppo-report shows what runs came to, finished, running or crashed: learning curves over seeds with 95 % "
+        "intervals, final figures, which setting mattered, what looks unhealthy, failures, and the command that "
+        "repeats each run. It writes one HTML file that needs no network, and its figures as PNG."
+    )
+    page.line()
+    page.rows(REPORT_EXAMPLES)
+    show_settings(page, REPORT_SETTINGS, "ppo-report")
+
+
+def show_settings(page: Page, target: str, command: str) -> None:
+    """The rest of the help of a command that takes runs: its settings, flags, and the newest runs."""
+    declared = declared_settings(target) or {}
     page.heading("Settings")
     page.settings(declared, {name: setting.default for name, setting in declared.items()})
     page.heading("Flags")
@@ -195,6 +260,36 @@ def print_command_help(command: str, purpose: str, examples: Iterable[tuple[str,
         page.heading("Newest runs")
         for run in runs:
             page.line(f"  {run}")
+    page.show()
+
+
+def print_search_help() -> None:
+    """The help of ``ppo-search``."""
+    page = Page()
+    page.paragraph(
+        "ppo-search trains with settings drawn from a space, stops what falls behind, and ends with the command that "
+        "did best. It takes the settings of ppo-train: a value fixes one, several say what is tried for it. The same "
+        "command again goes on."
+    )
+    page.line()
+    page.rows(SEARCH_EXAMPLES)
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    page.heading("Settings of the search")
+    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+    page.heading("Several values")
+    page.rows(SPELLINGS)
+    page.heading("What is tried", "unless the command line says otherwise; a space/ folder of yours adds files")
+    for name in (composer := Composer()).options("space"):
+        content: Any = OmegaConf.to_container(composer.compose([f"+space@search_space={name}"]).search_space)
+        page.hanging(f"  {page.style('36', name)}{' ' * (8 - len(name))}", 10, "  ".join(map(str, content)))
+    page.heading("Flags")
+    page.rows(
+        [
+            ("--help", "this text; ppo-train --help has the settings of the runs"),
+            ("--config-dir DIR", "your own space/, env/, network/, algo/ and experiment/ YAML files, beside ours"),
+            ("-sc install=bash", 'tab completion: eval "$(ppo-search -sc install=bash)"'),
+        ]
+    )
     page.show()
 
 

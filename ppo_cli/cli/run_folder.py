@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ppo_cli.cli.arguments import UserError
+from ppo_cli.processes import LOG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,9 @@ def run_id(name: str | None, seed: object) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{slug(seed)}_{secrets.token_hex(2)}"
 
 
-def sweep_id(name: str | None) -> str:
-    """The same for a sweep, whose seeds may differ."""
-    return slug(name) if name is not None else f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+def sweep_id(name: str | None, kind: str = "sweep") -> str:
+    """The same for a sweep or a search, whose seeds may differ."""
+    return slug(name) if name is not None else f"{kind}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
 
 
 def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -93,7 +94,7 @@ def claim(folder: Path) -> None:
         UserError: another run has claimed it, or it holds files that a run would write among, or over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CHECKPOINTS).exists() and any(folder.iterdir()):
+    if not (folder / CHECKPOINTS).exists() and {path.name for path in folder.iterdir()} - {LOG_FILE}:
         raise UserError(f"{folder} holds other files; choose another run_name")
     try:
         (folder / CHECKPOINTS).mkdir()

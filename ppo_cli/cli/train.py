@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,18 +16,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
+from ppo_cli.cli.jobs import is_done, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
 from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, require_own_files, saved_config, seed_runs
 from ppo_cli.cli.secrets import secret_problems
+from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
+from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
+from ppo_cli.run_files import CRASH_FILE
+from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hydra.core.override_parser.types import Override
 
     from ppo_cli.trainer import Trainer
 
-CRASH_FILE = "error.txt"
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
 """Settings that a run keeps when it goes on."""
 
@@ -137,20 +144,33 @@ def trusted_on_command_line(arguments: Arguments) -> list[str]:
 
 
 def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> int:
-    """All jobs of a sweep. A failed job does not stop the others; a signal does."""
+    """All jobs of a sweep that are not done. A failed job does not stop the others; a signal stops them all."""
     settings = swept_settings(composer, arguments.overrides, config)
-    params = config.hydra.sweeper.get("params") or {}
-    swept = [setting.get_key_element() for setting in settings if setting.is_sweep_override()]
-    swept += [name for name in params if name not in swept]
+    sweep = sweep_of(config, settings, repeated_flags(arguments))
     names = {override.get_key_element() for override in settings}
-    extra = []
-    if "hydra.sweep.subdir" not in names and swept:
-        template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(swept)}]}}"
+    folder = sweep_folder(config, names, sweep)
+    extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
+    if "hydra.sweep.subdir" not in names and sweep.swept:
+        template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(sweep.swept)}]}}"
         extra.append(f"hydra.sweep.subdir='{template}'")
-    if "hydra.sweep.dir" not in names and {"env", "algo"} & set(swept):
-        extra.append("hydra.sweep.dir='${output_dir}/sweeps/${sweep_id:${run_name}}'")
-    composer.hydra.multirun(composer.config_name, task, [*arguments.overrides, *extra], with_log_configuration=False)
+    with claimed(folder, asdict(sweep)):
+        announce(sweep, folder, is_quiet=config.quiet)
+        words = [word for word in arguments.overrides if not word.startswith("hydra.sweep.dir=")]
+        is_stopped = False
+        try:
+            composer.hydra.multirun(composer.config_name, task, [*words, *extra], with_log_configuration=False)
+        except KeyboardInterrupt:
+            is_stopped = True
+            raise
+        finally:
+            conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
     return 0
+
+
+def repeated_flags(arguments: Arguments) -> list[str]:
+    """The flags without which the settings would mean something else."""
+    flags = {"--config-dir", "--config-path", "--config-name"} & arguments.flags.keys()
+    return [word for flag in sorted(flags) for word in (flag, arguments.flags[flag])]
 
 
 def task(config: DictConfig) -> float:
@@ -160,9 +180,29 @@ def task(config: DictConfig) -> float:
     overrides = [str(override) for override in hydra_config.overrides.task]
     if hydra_config.mode == RunMode.MULTIRUN:
         print(f"\nrun {int(hydra_config.job.num) + 1}: {' '.join(overrides)}", flush=True)
-    try:
+
+    def work() -> float:
         settings = validated(resolve(config, dict(hydra_config.runtime.choices)))
+        if hydra_config.mode == RunMode.MULTIRUN:
+            if is_done(settings, run_dir):
+                return job_return(run_dir)
+            settings = take_up(settings, run_dir)
         return run(settings, run_dir, overrides)
+
+    try:
+        return reported(work, run_dir)
+    finally:
+        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
+
+
+def reported(work: Callable[[], float], run_dir: Path) -> float:
+    """What ``work`` returns.
+
+    Raises:
+        ReportedError: in place of any other error, which has been told, and kept in the run folder.
+    """
+    try:
+        return work()
     except UserError as error:
         print_problems(error.problems)
         raise ReportedError(USER_ERROR) from error
@@ -171,19 +211,17 @@ def task(config: DictConfig) -> float:
     except Exception as error:
         report_crash(error, run_dir)
         raise ReportedError(CRASH) from error
-    finally:
-        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
 
 
-def run(settings: Settings, run_dir: Path, overrides: list[str], **options: Any) -> float:  # noqa: ANN401
-    """Import what is heavy, and train."""
+def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
+    """Import what is heavy, and train; ``resume`` in the settings says that the run in the folder goes on."""
     if settings["seeds"] is not None:
         from ppo_cli.cli.seeds import train_seeds
 
         return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
     from ppo_cli.cli.build import train
 
-    return train(settings, run_dir, overrides, **options)
+    return train(settings, run_dir, overrides, resume=settings["resume"] is not None)
 
 
 def trainer_of(overrides: list[str], run_dir: Path) -> Trainer:
@@ -233,7 +271,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
         print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
         return 0
     try:
-        run(settings, folder, arguments.overrides, resume=True)
+        run(settings, folder, arguments.overrides)
     except (UserError, ReportedError):
         raise
     except Exception as error:

@@ -23,6 +23,9 @@ Settings = dict[str, Any]
 
 TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
 EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
+SEARCH_SETTINGS = "ppo_cli.cli.schema.SearchSettings"
+PLAY_SETTINGS = "ppo_cli.cli.schema.PlaySettings"
+REPORT_SETTINGS = "ppo_cli.cli.schema.ReportSettings"
 EXPORT_SETTINGS = "ppo_cli.cli.schema.ExportSettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")

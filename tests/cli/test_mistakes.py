@@ -55,7 +55,8 @@ MISTAKES = {
     "env=null": f"env=null: there is no env of this name. Choose from: {ENVS}",
     "envv=cartpole": "envv=cartpole: there is no setting envv. Did you mean env=cartpole?",
     "env=[cartpole,pendulum]": f"env=[cartpole,pendulum]: choose one env: {ENVS.replace(', ', ' | ')}",
-    "hydra/launcher=jobllib": "hydra/launcher=jobllib: there is no hydra/launcher of this name. Choose from: basic",
+    "launcher=jobllib": "launcher=jobllib: there is no launcher of this name. Did you mean launcher=joblib? "
+    "Choose from: basic, joblib, processes, ray, slurm, submitit_local",
     "env.minse=3": "env.minse=3: there is no setting env.minse. Did you mean env.mines=3?",
     "env=gymnasium env.id=CartPol-v1": (
         "env.id=CartPol-v1: Gymnasium knows no environment of this name. Did you mean env.id=CartPole-v1?"

@@ -1,0 +1,137 @@
+"""``ppo-train -m``: which sweep a command means, the folder that it goes on in, and the answer at its end."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.compose import choices_of, resolve
+from ppo_cli.cli.run_folder import RECORD, sweep_id
+from ppo_cli.run_files import command_line, shown_path, write_atomically
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+SWEEP_FILE = "sweep.yaml"
+NOT_REPEATED = ("quiet", "jobs", "job_timeout", "again", "run_name", "resume", "launcher")
+"""Settings that say how a sweep is worked off: of no use to one of its runs alone."""
+
+NOT_COMPARED = (*NOT_REPEATED, "output_dir", "trust")
+"""Settings that do not change what its runs are."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is: two commands with the same one mean the same runs."""
+
+    command: str
+    fixed: str  # digest of what all jobs share
+    words: list[str]  # what of it stood on the command line, flags included
+    swept: dict[str, list[str]]  # values by setting
+
+    def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
+        """Whether ``other`` means the same jobs, or, where it ``may_grow``, others of the same kind."""
+        mine, theirs = (list(self.swept), list(other.swept)) if may_grow else (self.swept, other.swept)
+        return self.fixed == other.fixed and mine == theirs
+
+    @property
+    def size(self) -> int:
+        """Number of its jobs."""
+        return math.prod(len(set(values)) for values in self.swept.values())
+
+
+def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> Sweep:
+    """The sweep that these settings of the command line mean; ``config`` is what its jobs share."""
+    shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
+    given = {override.get_key_element(): override for override in settings}
+    swept = {name: swept_values(override) for name, override in given.items() if override.is_sweep_override()}
+    words = [
+        f"{name}={override.get_value_element_as_str()}"
+        for name, override in given.items()
+        if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
+    ]
+    return Sweep(command_line(), digest(shared, sorted(words)), [*flags, *words], swept)
+
+
+def digest(*content: Any) -> str:  # noqa: ANN401 - whatever JSON can spell, and what str can
+    """A few characters that stand for the content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def swept_values(override: Override) -> list[str]:
+    """The values that a setting takes, or how they are drawn."""
+    if override.is_discrete_sweep():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.input_line.partition("=")[2] if override.input_line else ""]
+
+
+def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
+    """What the sweep in this folder is, None where there is none."""
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(folder / file))
+        return Sweep(**content)
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:
+    """Where the sweep lies: in the folder that the user named, with the same sweep before it, or in a new one.
+
+    Raises:
+        UserError: the named folder holds something else.
+    """
+    is_named = config.run_name is not None or "hydra.sweep.dir" in names
+    if "hydra.sweep.dir" not in names and {"env", "algo"} & set(sweep.swept):
+        folder = Path(str(config.output_dir)) / "sweeps" / sweep_id(config.run_name)
+    else:
+        folder = Path(str(config.hydra.sweep.dir))
+    if not is_named:
+        return (None if config.again else newest_like(sweep, folder.parent)) or folder
+    before = read_sweep(folder)
+    is_same = before is not None and sweep.is_same(before, may_grow=True)
+    if any(folder.glob(f"*/{RECORD}")) and (config.again or not is_same):
+        what = "this sweep already" if is_same else "other runs"
+        raise UserError(f"{shown_path(folder)}: holds {what}; choose another run_name")
+    return folder
+
+
+def newest_like(sweep: Sweep, parent: Path, file: str = SWEEP_FILE) -> Path | None:
+    """The newest folder in ``parent`` with the same sweep."""
+    found = [path.parent for path in parent.glob(f"*/{file}")]
+    same = [folder for folder in found if (other := read_sweep(folder, file)) and sweep.is_same(other, may_grow=False)]
+    return max(same, key=lambda folder: (folder / file).stat().st_mtime, default=None)
+
+
+@contextmanager
+def claimed(folder: Path, content: Mapping[str, Any], file: str = SWEEP_FILE) -> Iterator[None]:
+    """Keep other processes out of the folder, which says what it holds, as long as this one lives.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        write_atomically(folder / file, OmegaConf.to_yaml(OmegaConf.create(dict(content))).encode())
+        yield
+    except BlockingIOError:
+        raise UserError(f"{shown_path(folder)}: another process is at work in it; again=true begins another") from None
+    finally:
+        os.close(descriptor)
+
+
+def quoted(folder: Path) -> str:
+    """The path as Hydra's grammar reads it between single quotes."""
+    return str(folder).replace("\\", "\\\\").replace("'", "\\'")
