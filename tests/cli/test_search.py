@@ -248,7 +248,8 @@ def test_a_search_in_which_nothing_comes_out_fails(lab: SearchShell) -> None:
 
 
 def test_a_killed_search_goes_on_where_it_was(lab: SearchShell) -> None:
-    words = (*WORDS, "env.pause=0.02", "trials=4", "pruner=none", "checkpoint_interval=32", "jobs=2", "run_name=search")
+    slow = ("env.level=0.0", "env.pause=0.01", "learning_rate=log(1e-4,1e-3)")
+    words = (*WORDS, *slow, "trials=4", "pruner=none", "checkpoint_interval=32", "jobs=2", "run_name=search")
     process = subprocess.Popen(
         [sys.executable, "-m", "ppo_cli", "search", *words],
         cwd=lab.folder,
@@ -268,7 +269,6 @@ def test_a_killed_search_goes_on_where_it_was(lab: SearchShell) -> None:
     trials = Study(lab.folder_of_search, SETTINGS, [], [1]).study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     assert {number: trials[number].params for number in before} == before
-    assert len(before) <= 4
     resumed = [run for run in lab.runs if summary_of(run)["start_env_steps"]]
     assert resumed, "what was cut off went on from its checkpoint"
 

@@ -152,7 +152,11 @@ def test_again_begins_anew_and_other_settings_are_another_sweep(lab: Shell) -> N
 def test_a_named_sweep_may_grow_and_holds_one_kind_of_runs(lab: Shell) -> None:
     assert lab.train("-m", *WORDS, "seed=1,2", "run_name=mine") == 0
     assert lab.train("-m", *WORDS, "seed=1,2,3", "run_name=mine") == 0
+    assert "2 of 3 are done" in lab.out
     assert started(lab.out) == {"seed=3"}
+    assert lab.train("-m", *WORDS, "seed=4,5", "run_name=mine") == 0
+    assert "are done" not in lab.out
+    assert started(lab.out) == {"seed=4", "seed=5"}
     for words in (["seed=1,2", "clip=0.3"], ["clip=0.1,0.3"]):
         assert lab.train("-m", *WORDS, *words, "run_name=mine") == 2
         assert lab.errors == ["outputs/faulty/ppo/mine: holds other runs; choose another run_name"]
