@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-COMMANDS = ("train", "eval", "search")
+COMMANDS = ("train", "eval", "play", "report", "search", "export")
 
 
 def main() -> int:

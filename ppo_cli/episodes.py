@@ -14,6 +14,7 @@ from torch import Tensor
 RETURN_TAG = "charts/episodic_return"
 LENGTH_TAG = "charts/episodic_length"
 COUNT_TAG = "charts/episodes"
+TRUNCATED_TAG = "charts/truncated_share"
 
 
 class EpisodeWindow:

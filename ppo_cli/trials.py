@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Hyperparameter = bool | int | float | str | None
 
 NOT_HYPERPARAMETERS = {
-    *("seed", "run_name", "output_dir", "resume", "trust", "quiet", "device", "compile", "num_threads"),
-    *("log_interval", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
-    *("jobs", "job_timeout", "again"),
+    *("seed", "seeds", "run_name", "output_dir", "resume", "trust", "quiet", "device", "accelerate", "num_threads"),
+    *("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best", "eval_interval"),
+    *("eval_episodes", "claim", "jobs", "job_timeout", "again"),
 }
 """Keys that change where a run is computed, how it is watched, or which sample of it is drawn: not what is compared."""
+
+GROUPS = ("env", "network", "algo")
+"""Keys that choose a part by its name."""
+
+TASK = ("env.name", "total_env_steps")
+"""What is learnt, and for how long: often typed, seldom what configurations are compared by."""
 
 MAX_HYPERPARAMETERS = 32
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
-    """The scalars of a configuration by dotted name: top-level keys first, then the nested ones, the first 32."""
+def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
+    """The settings of a configuration by dotted name, the first 32: ``chosen`` ones, top-level keys, nested ones.
+
+    Lists are texts, as one would type them.
+    """
     flat: dict[str, Hyperparameter] = {}
     pending = [("", config)]
     while pending:
@@ -30,9 +39,16 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
             name = f"{prefix}{key}"
             if isinstance(value, Mapping):
                 pending.append((f"{name}.", value))
-            elif isinstance(value, Hyperparameter) and not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
-                flat[name] = value
-    return dict(list(flat.items())[:MAX_HYPERPARAMETERS])
+            elif not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
+                flat[name] = value if isinstance(value, Hyperparameter) else str(value).replace(" ", "")
+    ordered = {name: flat[name] for name in chosen if name in flat} | flat
+    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+
+
+def chosen_settings(overrides: Sequence[str]) -> list[str]:
+    """Dotted names of what was typed: ``clip`` for ``clip=0.1``, ``algo.name`` for ``algo=trpo``."""
+    words = dict.fromkeys(override.lstrip("+").partition("=")[0] for override in overrides)
+    return [f"{word}.name" if word in GROUPS else word for word in words]
 
 
 def trial_id(config: Mapping[str, Any]) -> str:

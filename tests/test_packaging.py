@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_module_and_every_config(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ppo_cli").rglob("*.py")}
     configs = {f"ppo_cli/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
-    assert modules | configs | {"ppo_cli/py.typed"} <= inside
+    assert modules | configs | {"ppo_cli/py.typed", "ppo_cli/report/style.css"} <= inside
     assert not any(name.startswith(("tests", "configs")) for name in inside)
 
 

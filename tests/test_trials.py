@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ppo_cli.trials import MAX_HYPERPARAMETERS, hyperparameters, trial_id
+from ppo_cli.trials import MAX_HYPERPARAMETERS, chosen_settings, hyperparameters, trial_id
 
 CONFIG = {"clip": 0.2, "seed": 1, "target_kl": None, "env": {"_target_": "a.B", "mines": 10, "rule": "safe"}}
 
@@ -29,5 +29,16 @@ def test_daily_settings_come_before_nested_ones_where_the_table_is_full():
     assert len(names) == MAX_HYPERPARAMETERS
 
 
-def test_values_that_no_table_can_hold_are_left_out():
-    assert hyperparameters({"hidden": [64, 64], "clip": 0.2}) == {"clip": 0.2}
+def test_lists_become_the_text_that_one_would_type():
+    assert hyperparameters({"hidden": [64, 64], "clip": 0.2}) == {"hidden": "[64,64]", "clip": 0.2}
+
+
+def test_chosen_settings_keep_their_place_in_a_full_table():
+    config = {f"top{index}": index for index in range(50)} | {"env": {"mines": 10}}
+    names = list(hyperparameters(config, chosen_settings(["env.mines=10", "++top49=1", "seed=1"])))
+    assert names[:3] == ["env.mines", "top49", "top0"]
+    assert len(names) == MAX_HYPERPARAMETERS
+
+
+def test_a_chosen_part_is_known_by_its_name():
+    assert chosen_settings(["algo=trpo", "clip=0.1", "+clip=0.2"]) == ["algo.name", "clip"]

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,7 +18,16 @@ from ppo_cli.cli.compose import Composer
 from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help import settings_of_part
 from ppo_cli.cli.run_folder import known_runs
-from ppo_cli.cli.validate import EVAL_SETTINGS, SEARCH_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.schema import MOST_PLAYED
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    EXPORT_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 BASH = """\
 _{function}() {{
@@ -120,14 +131,15 @@ def search_candidates(before: list[str], last: str) -> list[str]:
     return [f"{key}=" for key in declared] + of_runs if not equals and not last.startswith("-") else of_runs
 
 
-def eval_candidates(before: list[str], last: str) -> list[str]:
-    """What could stand for the word ``last`` of ``ppo-eval``."""
-    declared = declared_settings(EVAL_SETTINGS) or {}
+def run_candidates(target: str, most_runs: int, before: list[str], last: str) -> list[str]:
+    """What could stand for the word ``last`` of a command that takes runs and the settings that ``target`` declares."""
+    declared = declared_settings(target) or {}
     name, equals, typed = last.partition("=")
     if equals and name in declared:
         return offered(name, typed, values_of(declared[name], declared[name].default))
     names = [f"{key}=" for key in declared]
-    return names if any("=" not in word or "/" in word for word in before) else ["latest", *known_runs(), *names]
+    num_runs = sum("=" not in word or "/" in word for word in before)
+    return ["latest", *known_runs(), *names] if num_runs < most_runs else names
 
 
 def values_of(setting: Setting, value: Any) -> list[str]:  # noqa: ANN401 - any setting
@@ -153,4 +165,19 @@ def complete_search(words: list[str]) -> int:
 
 def complete_eval(words: list[str]) -> int:
     """Tab completion of ``ppo-eval``."""
-    return complete("ppo-eval", "scripts/eval", words, eval_candidates)
+    return complete("ppo-eval", "scripts/eval", words, partial(run_candidates, EVAL_SETTINGS, 1))
+
+
+def complete_play(words: list[str]) -> int:
+    """Tab completion of ``ppo-play``."""
+    return complete("ppo-play", "scripts/play", words, partial(run_candidates, PLAY_SETTINGS, MOST_PLAYED))
+
+
+def complete_report(words: list[str]) -> int:
+    """Tab completion of ``ppo-report``."""
+    return complete("ppo-report", "scripts/report", words, partial(run_candidates, REPORT_SETTINGS, sys.maxsize))
+
+
+def complete_export(words: list[str]) -> int:
+    """Tab completion of ``ppo-export``."""
+    return complete("ppo-export", "scripts/export", words, partial(run_candidates, EXPORT_SETTINGS, 1))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -35,11 +36,18 @@ from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
 from ppo_cli.cli.launcher import missing_launcher, register_launcher
 from ppo_cli.cli.run_folder import register_resolvers
+from ppo_cli.cli.trust import search_path_problems
 
 ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
 GROUPS = ("env", "algo", "network", "experiment")
 INTERNAL_GROUPS = ("tuned", "space")
+COMPOSING = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError, OSError),
+    *(ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError),
+)
+"""What Hydra raises about a user's file: it says most of it in exceptions of its own, and lets the rest happen."""
+
 MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
 
 
@@ -52,6 +60,12 @@ class Composer:
         for flag, folder in (("--config-dir", config_dir), ("--config-path", config_path)):
             if folder is not None and "://" not in folder and not Path(folder).is_dir():
                 raise UserError(f"{flag} {folder}: there is no such folder")
+            if (
+                folder is not None
+                and "://" not in folder
+                and (problems := search_path_problems(Path(folder), config_name))
+            ):
+                raise UserError(*problems)
         self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
@@ -94,11 +108,11 @@ class Composer:
         try:
             config, problems = self._compose(overrides, mode), self.choice_problems(self.parse(overrides))
             return config, problems
-        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
+        except (*COMPOSING, UserError) as error:
             problems, good = self.diagnose(overrides, is_sweep)
             try:
                 return self._compose(good, mode), problems or [first_line(error)]
-            except (HydraException, OmegaConfBaseException, ValueError) as remaining:
+            except COMPOSING as remaining:
                 return None, problems or [first_line(remaining)]
 
     def _compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -163,7 +177,7 @@ class Composer:
         good = [override for override in parsed if override not in bad]
         try:
             base = self._compose([override.input_line or "" for override in good if override in choices])
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except COMPOSING as error:
             return [*problems, first_line(error)], []
         unknown = {
             override.input_line: problem
@@ -209,7 +223,7 @@ class Composer:
     def unknown_problem(self, override: Override, config: DictConfig) -> str | None:
         """Why a setting that Hydra did not find has no place in ``config``; None where it has one."""
         name = override.key_or_group
-        if OmegaConf.select(config, name, default=config) is not config or OmegaConf.is_missing(config, name):
+        if name in settings_of(config):
             return None
         value = (override.input_line or "").partition("=")[2]
         if name.startswith("network.") and config.network.get("_target_") is None:
@@ -360,5 +374,8 @@ def first_line(error: Exception) -> str:
     cause = (
         error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
     )
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        return f"{cause.problem_mark.name}, line {cause.problem_mark.line + 1}: {cause.problem}"
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

@@ -1,7 +1,8 @@
 """The settings that belong to the program itself, not to an algorithm, an environment or a network.
 
 `TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` the keys of
-`ppo-eval`. The command line reads both declarations, as it reads those of the configured classes.
+`ppo-eval`, and so on for the other commands. The command line reads these declarations, as it reads those of the
+configured classes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ppo_cli.claims import ClaimName
 from ppo_cli.settings import Range, check_ranges
+
+MOST_PLAYED = 4
+"""Runs that are watched side by side at most."""
 
 Count = Annotated[int, Range(at_least=0)]
 AtLeastOne = Annotated[int, Range(at_least=1)]
@@ -48,6 +53,11 @@ class TrainSettings:
     normalize_reward: bool = False
     """Scale rewards by the running standard deviation of the return."""
 
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """After NaN or infinity: stop, or leave out the gradient step, or the environment's step and episode, and go on."""
+    max_skipped: AtLeastOne = 100
+    """Steps that on_nonfinite=skip leaves out before it stops after all."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -80,6 +90,8 @@ class TrainSettings:
     """Seconds without a sign of life (a row of metrics, a printed line) after which a sweep stops a run; 0 never."""
     again: bool = False
     """Begin a sweep anew rather than go on with the one that the same command began."""
+    claim: ClaimName | None = None
+    """What the sweep checks at its end; the experiment of the same name sets it."""
 
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
@@ -145,12 +157,64 @@ class SearchSettings:
         check_ranges(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """How to watch a run's policy."""
+
+    episodes: AtLeastOne | None = None
+    """Episodes to play; null plays on in a terminal until you leave, and one elsewhere."""
+    seed: Annotated[int, Range(at_least=0, at_most=4294967295)] = 1
+    """Seed of the first episode; the next ones follow from the next numbers."""
+    sample: bool = False
+    """Draw actions from the policy as in training; otherwise the most probable one is taken."""
+    fps: Annotated[float, Range(above=0, at_most=100)] | None = None
+    """Steps shown in a second; null is 2 for Minesweeper and what the environment asks for elsewhere."""
+    output: str | None = None
+    """File to write in place of watching: .gif, .mp4, or .png, which shows up to 24 moments on one sheet."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives; auto takes a GPU where there is one."""
+    num_threads: Count = 0
+    """CPU threads of the network; 0 chooses."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What to tell of runs, and where."""
+
+    format: Literal["html", "terminal"] = "html"
+    """One HTML file and figures beside it, or text on the terminal."""
+    output: str | None = None
+    """The HTML file, or a folder for it; null is report.html beside the runs."""
+    metric: str | None = None
+    """Tag of the figure that runs are compared by, such as minesweeper/win_rate; null is the return."""
+    figures: bool = True
+    """Draw PNG files, too, in a folder beside the HTML file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How to write a run's policy for others."""
+
+    format: Literal["safetensors", "onnx", "torchscript", "all"] = "safetensors"
+    """Form beside policy.safetensors and policy.json, which are always written; all is each of them."""
+    output: str | None = None
+    """Folder to write; null is <run>/export."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
+
+
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
-                  "weight_decay", "normalize_obs", "normalize_reward"),
+                  "weight_decay", "normalize_obs", "normalize_reward", "on_nonfinite", "max_skipped"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
-    "Sweep": ("jobs", "job_timeout", "again"),
+    "Sweep": ("jobs", "job_timeout", "again", "claim"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
                "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
-from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, resolve, unknown_setting
+from ppo_cli.cli.claim import report_claims
+from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
-from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, seed_runs
+from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, require_own_files, saved_config, seed_runs
+from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
+from ppo_cli.run_files import CRASH_FILE
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
     from ppo_cli.trainer import Trainer
 
-CRASH_FILE = "error.txt"
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
 """Settings that a run keeps when it goes on."""
 
@@ -47,6 +50,8 @@ def command(words: list[str]) -> int:
         from ppo_cli.cli.complete import complete_train
 
         return complete_train(words[1:])
+    if problems := secret_problems(words):
+        raise UserError(*problems)
     arguments = sort_arguments(words)
     flags = arguments.flags
     if "--version" in flags:
@@ -92,6 +97,8 @@ def checked(composer: Composer, arguments: Arguments) -> DictConfig:
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     jobs = [config]
+    if config.hydra.mode != RunMode.MULTIRUN:
+        problems += lone_run_problems(config, settings)
     if config.hydra.mode == RunMode.MULTIRUN and not found:
         jobs = []
         for overrides in combinations(swept_settings(composer, settings, config)):
@@ -118,10 +125,23 @@ def swept_settings(composer: Composer, settings: list[str], config: DictConfig) 
     return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
 
 
+def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
+    """Why a single run is not meant: the config sweeps over settings that the command line leaves open."""
+    given = {setting.lstrip("+").partition("=")[0] for setting in settings}
+    open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
+    if not open_ones:
+        return []
+    name = choices_of(config).get("experiment")
+    return [f"experiment={name}: is a sweep over {', '.join(open_ones)}: ppo-train -m experiment={name}"]
+
+
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
     """Why the run folder cannot be made where the config wants it."""
     is_sweep = config.hydra.mode == RunMode.MULTIRUN
-    folder = Path(str(config.hydra.sweep.dir if is_sweep else config.hydra.run.dir))
+    try:
+        folder = Path(str(config.hydra.sweep.dir if is_sweep else config.hydra.run.dir))
+    except OmegaConfBaseException as error:
+        return [first_line(error)]
     names = ("hydra.sweep.dir=" if is_sweep else "hydra.run.dir=", "run_name=")
     given = next((override for name in names for override in overrides if override.startswith(name)), None)
     problem = folder_problem(folder, given or f"output_dir={config.get('output_dir')}")
@@ -157,6 +177,8 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
             raise
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
+            if config.get("claim") and not is_stopped:
+                report_claims(folder)
     return 0
 
 
@@ -249,8 +271,9 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     name = str(given.pop("resume"))
     members = seed_runs(Path(name))
     folder = Path(name) if members else find_run(name, str(given.get("output_dir", "outputs")))
-    saved = OmegaConf.create(OmegaConf.load((members[0] if members else folder) / "config.yaml"))
-    assert isinstance(saved, DictConfig)
+    for each in [folder, *members]:
+        require_own_files(each)
+    saved = saved_config(members[0] if members else folder)
     for name, value in given.items():
         if name in KEPT or name.startswith(("hydra", "network.")):
             raise UserError(f"{name}={value}: a run that goes on keeps its {name}")

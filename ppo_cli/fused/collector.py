@@ -180,7 +180,7 @@ class FusedCollector(Collector):
         self.raw_obs = env.obs
         acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_obs.numpy())
         self.require_finite()
-        self.report_episodes(storage.done)
+        self.report_episodes(storage)
         if self.state.reward_normalizer.enabled:
             normalize = self.state.reward_normalizer
             storage.reward.copy_(normalize(storage.reward, storage.done, storage.valid))

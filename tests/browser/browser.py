@@ -35,6 +35,23 @@ return read(document.body).join('').replace(/\\s+/g, ' ');
 """
 
 
+CLICK = """
+function find(node) {
+  const inner = [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes];
+  for (const child of inner) {
+    if (child.nodeType === Node.TEXT_NODE && child.data.trim().toLowerCase() === TEXT && node.getClientRects().length)
+      return node;
+    const found = child.nodeType === Node.TEXT_NODE ? null : find(child);
+    if (found) return found;
+  }
+  return null;
+}
+const found = find(document.body);
+if (found) found.click();
+return found !== null;
+"""
+
+
 class Browser:
     """One window of a fresh, temporary profile. Tall, because TensorBoard draws only the cards that are in view."""
 
@@ -74,9 +91,24 @@ class Browser:
         self._call("POST", "/url", {"url": "about:blank"})
         self._call("POST", "/url", {"url": url})
 
+    def emulate(self, width: int, height: int, theme: str) -> None:
+        """Show pages on a screen of this size to somebody who prefers a ``light`` or a ``dark`` theme."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        for command, parameters in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", media)):
+            self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": parameters})
+
     def run(self, script: str) -> Any:
         """The value that a script returns in the page."""
         return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def click(self, text: str, seconds: float = 45) -> None:
+        """Click what shows exactly this text, in whatever case, once it is there."""
+        deadline = time.monotonic() + seconds
+        while not self.run(f"const TEXT = {json.dumps(text.lower())};{CLICK}"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing on the page shows {text!r} after {seconds} s")
+            time.sleep(0.2)
 
     def text(self) -> str:
         """Every text of the page, visible or not, white space collapsed."""
@@ -90,6 +122,15 @@ class Browser:
                 raise AssertionError(f"the page lacks {missing} after {seconds} s; it says: {text}")
             time.sleep(0.2)
         return text
+
+    def wait_for_value(self, script: str, seconds: float = 45) -> Any:
+        """What a script returns, once that is not null."""
+        deadline = time.monotonic() + seconds
+        while (value := self.run(script)) is None:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still nothing after {seconds} s from: {script}")
+            time.sleep(0.2)
+        return value
 
     def screenshot(self, path: Path) -> None:
         """Save what the window shows as PNG."""

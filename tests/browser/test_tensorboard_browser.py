@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import re
+import urllib.request
+
 import numpy as np
 import pytest
 
@@ -15,9 +19,28 @@ TAGS = ("charts/episodic_return", "charts/episodic_length", "charts/SPS", "losse
 CONFIG = {"clip": 0.2, "seed": 1, "env": {"name": "<b>minesweeper</b>", "mines": 10}}
 
 
-def write_run(run_dir, seed, episode_return):
-    config = {**CONFIG, "seed": seed}
-    logger = RunLogger(run_dir, total_env_steps=80, config=config, overrides=["clip=0.2"], display="silent")
+RETURNS = {(0.2, 1): 0.25, (0.2, 2): 0.75, (0.1, 1): 0.1, (0.1, 2): 0.3}
+"""By clip and seed."""
+
+AXES_AND_LINES = """
+function all(node, found = []) {
+  for (const child of [...(node.shadowRoot ? node.shadowRoot.children : []), ...node.children]) {
+    found.push(child);
+    all(child, found);
+  }
+  return found;
+}
+const charts = all(document.body).filter(each => each.nodeName === 'svg' && each.querySelector('.axis'));
+const chart = charts.find(each => each.getClientRects().length);
+if (!chart) return null;
+const titles = [...chart.querySelectorAll('text')].map(each => each.textContent);
+return [titles.filter(each => /^[a-z].*[._/]|^clip$/.test(each)), chart.querySelectorAll('.foreground path').length];
+"""
+
+
+def write_run(run_dir, clip, seed, episode_return):
+    config = {**CONFIG, "clip": clip, "seed": seed}
+    logger = RunLogger(run_dir, total_env_steps=80, config=config, overrides=[f"clip={clip}"], display="silent")
     for update in range(1, 9):
         logger.log(10 * update, update, {tag: episode_return for tag in TAGS if tag != "charts/SPS"})
     logger.image("minesweeper/boards", 80, np.full((16, 16, 3), 128, np.uint8))
@@ -27,8 +50,8 @@ def write_run(run_dir, seed, episode_return):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     root = tmp_path_factory.mktemp("outputs")
-    write_run(root / "minesweeper_seed=1", 1, 0.25)
-    write_run(root / "minesweeper_seed=2", 2, 0.75)
+    for (clip, seed), episode_return in RETURNS.items():
+        write_run(root / f"clip={clip},seed={seed}", clip, seed, episode_return)
     with tensorboard(root) as url:
         yield url
 
@@ -41,12 +64,12 @@ def browser():
 
 def test_the_curves_have_their_runs_and_tags(address, browser):
     browser.open(f"{address}?tagFilter=charts|losses#timeseries")  # a filter opens every group
-    browser.wait_for("minesweeper_seed=1", "minesweeper_seed=2", *TAGS)
+    browser.wait_for("clip=0.2,seed=1", "clip=0.1,seed=2", *TAGS)
 
 
 def test_the_pictures_of_boards_are_shown(address, browser):
     browser.open(f"{address}#images")
-    browser.wait_for("minesweeper/boards", "minesweeper_seed=1")
+    browser.wait_for("minesweeper/boards", "clip=0.2,seed=1")
 
 
 def test_the_configuration_is_shown_as_it_was_written(address, browser):
@@ -54,11 +77,31 @@ def test_the_configuration_is_shown_as_it_was_written(address, browser):
     browser.wait_for("run/config", "name: <b>minesweeper</b> mines: 10", "run/command", "run/versions")
 
 
-def test_the_two_seeds_are_one_row_of_the_hparams_table_with_their_mean(address, browser):
+def test_each_configuration_is_one_row_of_the_hparams_table_with_the_mean_of_its_seeds(address, browser):
     browser.open(f"{address}#hparams")
-    text = browser.wait_for("clip", "env.mines", "charts/episodic_return", "0.50000")
-    assert "0.75000" not in text
-    assert "0.25000" not in text
+    text = browser.wait_for("Trial ID", "Number of matching session groups: 2", "0.50000", "0.20000")
+    table = text.partition("Trial ID")[2].partition(" Color by")[0]
+    assert table.startswith(" Show Metrics clip env.mines env.name charts/episodic_return ")
+    rows = re.findall(r"[0-9a-f]{16} (.*?)(?= [0-9a-f]{16}|$)", table)
+    assert sorted(rows) == [
+        "0.10000 10.000 <b>minesweeper</b> 0.20000",
+        "0.20000 10.000 <b>minesweeper</b> 0.50000",
+    ]
+
+
+def test_the_hparams_table_makes_no_run_of_its_own(address):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}data/runs") as answer:
+        assert sorted(json.load(answer)) == sorted(f"clip={clip},seed={seed}" for clip, seed in RETURNS)
+
+
+def test_the_parallel_coordinates_show_a_line_for_each_configuration(address, browser):
+    browser.open(f"{address}#hparams")
+    browser.wait_for("Number of matching session groups: 2")
+    browser.click("Parallel coordinates view")
+    browser.wait_for("Color by")
+    axes, lines = browser.wait_for_value(AXES_AND_LINES)
+    assert axes == ["clip", "env.mines", "env.name", "charts/episodic_return"]
+    assert lines == 2
 
 
 def test_curves_that_belong_together_share_a_chart(address, browser):

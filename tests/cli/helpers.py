@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli import eval as eval_command
+from ppo_cli.cli import export as export_command
+from ppo_cli.cli import play as play_command
+from ppo_cli.cli import report as report_command
 from ppo_cli.cli import train as train_command
 
 SHORT_RUN = ["env=cartpole", "total_env_steps=64", "num_envs=2", "rollout_length=16", "num_threads=1"]
@@ -26,6 +29,15 @@ class Shell:
 
     def eval(self, *words: str) -> int:
         return self._ran(eval_command.main(list(words)))
+
+    def play(self, *words: str) -> int:
+        return self._ran(play_command.main(list(words)))
+
+    def report(self, *words: str) -> int:
+        return self._ran(report_command.main(list(words)))
+
+    def export(self, *words: str) -> int:
+        return self._ran(export_command.main(list(words)))
 
     def _ran(self, code: int) -> int:
         self.out, self.err = self.capture.readouterr()
