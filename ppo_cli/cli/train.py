@@ -163,7 +163,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
-    if "hydra.sweep.subdir" not in names and sweep.swept:
+    if sweep.is_ours_to_name and sweep.swept:
         template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(sweep.swept)}]}}"
         extra.append(f"hydra.sweep.subdir='{template}'")
     with claimed(folder, asdict(sweep)):
