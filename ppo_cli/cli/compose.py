@@ -24,7 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -152,9 +152,16 @@ class Composer:
         parsed: list[Override] = []
         for text in overrides:
             try:
-                parsed += parser.parse_overrides([text])
+                (override,) = parser.parse_overrides([text])
             except OverrideParseException:
                 problems.append(unreadable(text))
+                continue
+            parsed.append(override)
+            value = override.value()
+            if isinstance(value, ChoiceSweep) and any(isinstance(choice, Sweep) for choice in value.list):
+                problems.append(
+                    f"{text}: a sweep among the values of a sweep; list all values: {override.key_or_group}=1,2"
+                )
         if problems:
             raise UserError(*problems)
         return parsed
