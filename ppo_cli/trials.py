@@ -10,10 +10,9 @@ from typing import Any
 Hyperparameter = bool | int | float | str | None
 
 NOT_HYPERPARAMETERS = {
-    *("jobs", "job_timeout", "again"),
     *("seed", "seeds", "run_name", "output_dir", "resume", "trust", "quiet", "device", "accelerate", "num_threads"),
     *("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best", "eval_interval"),
-    "eval_episodes",
+    *("eval_episodes", "claim", "jobs", "job_timeout", "again"),
 }
 """Keys that change where a run is computed, how it is watched, or which sample of it is drawn: not what is compared."""
 

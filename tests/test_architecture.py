@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("random_obs",),
     ("export",),
     ("trainer",),
+    ("claims",),
     ("cli",),
     ("bench", "__main__", "__init__"),
 )  # fmt: skip

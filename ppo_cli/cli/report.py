@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
+from ppo_cli.cli.claim import check_claims
 from ppo_cli.cli.compose import closest
 from ppo_cli.cli.eval import sort_words, typed_settings
 from ppo_cli.cli.program import guarded, print_warnings
@@ -53,6 +54,7 @@ def command(words: list[str]) -> int:
         print(f"\n{text(report)}\n")
         return 0
     write(report, file, with_figures=settings["figures"])
+    check_claims(report.runs, file.parent)
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ppo_cli.claims import ClaimName
 from ppo_cli.settings import Range, check_ranges
 
 MOST_PLAYED = 4
@@ -89,6 +90,8 @@ class TrainSettings:
     """Seconds without a sign of life (a row of metrics, a printed line) after which a sweep stops a run; 0 never."""
     again: bool = False
     """Begin a sweep anew rather than go on with the one that the same command began."""
+    claim: ClaimName | None = None
+    """What the sweep checks at its end; the experiment of the same name sets it."""
 
     run_name: str | None = None
     """Name of the run's folder; null makes one of the time and the seed."""
@@ -211,7 +214,7 @@ SECTIONS = {
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
                   "weight_decay", "normalize_obs", "normalize_reward", "on_nonfinite", "max_skipped"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
-    "Sweep": ("jobs", "job_timeout", "again"),
+    "Sweep": ("jobs", "job_timeout", "again", "claim"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",
                "eval_interval", "eval_episodes", "quiet",
                "run_name", "output_dir", "resume", "trust"),

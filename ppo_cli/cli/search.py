@@ -129,12 +129,12 @@ def checked(composer: Composer, fixed: Sequence[str], space: Sequence[Dimension]
     problems: list[str] = []
     if not space:
         problems.append("ppo-search: nothing to try; give a setting several values, as in clip=interval(0.1,0.4)")
-    for end in (0, 1):
-        for words in [[], *([each.ends[end]] for each in space)]:
-            try:
-                shared = job_settings(composer.compose([*fixed, *words]))
-            except UserError as error:
-                problems += error.problems
+    shared: Settings = {}
+    for words in [*([word] for each in space for word in each.ends), []]:
+        try:
+            shared = job_settings(composer.compose([*fixed, *words]))
+        except UserError as error:
+            problems += error.problems
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return shared

@@ -56,7 +56,7 @@ class SearchLoop:
         self.study = Study(folder, settings, space, self.seeds)
         self.cores = import_for_jobs()
         self.num_threads = max(1, self.cores // (settings["jobs"] or self.cores))
-        total = settings["trials"] * len(self.seeds)
+        total = max(0, settings["trials"] - len(self.study.finished())) * len(self.seeds)
         self.display = make_jobs_display("silent" if settings["quiet"] else "auto", total)
         self.pool = JobPool(
             self.display,
@@ -101,6 +101,7 @@ class SearchLoop:
         settings["num_threads"] = settings["num_threads"] or self.num_threads
         self.under_way[folder] = (trial, seed, MetricsTail(folder / METRICS_FILE))
         if is_done(settings, folder):
+            self.watch(folder, total_steps(settings))
             self.note_return(trial, seed, folder)
             return None
         work = partial(work_in_process, settings, folder, words)
@@ -143,7 +144,8 @@ class SearchLoop:
         trial.returns[seed] = job_return(folder)
         if len(trial.returns) == len(trial.seeds):
             value = self.study.complete(trial)
-            self.display.note(f"{trial.name}   score {compact(value)}   {' '.join(trial.words)}")
+            how = "failed: no episode has ended" if math.isnan(value) else f"score {compact(value)}"
+            self.display.note(f"{trial.name}   {how}   {' '.join(trial.words)}")
 
     def fail(self, trial: SearchTrial, why: str) -> None:
         """A trial that cannot be scored."""

@@ -143,7 +143,7 @@ class Study:
     def best(self, count: int) -> list[FrozenTrial]:
         """The complete trials with the highest scores."""
         done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return sorted(done, key=lambda trial: trial.value or -math.inf, reverse=True)[:count]
+        return sorted(done, key=lambda trial: -math.inf if trial.value is None else trial.value, reverse=True)[:count]
 
     def importance(self) -> dict[str, float]:
         """The share of each setting in how good the trials are; empty where there are too few of them to tell."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import choices_of, resolve
-from ppo_cli.cli.run_folder import RECORD, sweep_id
+from ppo_cli.cli.run_folder import RECORD, sweep_id, sweep_job
 from ppo_cli.run_files import command_line, shown_path, write_atomically
 
 if TYPE_CHECKING:
@@ -39,16 +39,18 @@ class Sweep:
     fixed: str  # digest of what all jobs share
     words: list[str]  # what of it stood on the command line, flags included
     swept: dict[str, list[str]]  # values by setting
+    is_ours_to_name: bool = True  # the folders of its jobs; False with hydra.sweep.subdir
 
     def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
         """Whether ``other`` means the same jobs, or, where it ``may_grow``, others of the same kind."""
         mine, theirs = (list(self.swept), list(other.swept)) if may_grow else (self.swept, other.swept)
         return self.fixed == other.fixed and mine == theirs
 
-    @property
-    def size(self) -> int:
-        """Number of its jobs."""
-        return math.prod(len(set(values)) for values in self.swept.values())
+    def job_names(self) -> list[str]:
+        """What the folders of its jobs are called, if they are ours to name; as many names as jobs in any case."""
+        jobs = itertools.product(*([f"{name}={value}" for value in values] for name, values in self.swept.items()))
+        names = [sweep_job(number, words, list(self.swept)) for number, words in enumerate(jobs)]
+        return list(dict.fromkeys(names)) if self.swept else ["0"]
 
 
 def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> Sweep:
@@ -61,7 +63,9 @@ def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> 
         for name, override in given.items()
         if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
     ]
-    return Sweep(command_line(), digest(shared, sorted(words)), [*flags, *words], swept)
+    return Sweep(
+        command_line(), digest(shared, sorted(words)), [*flags, *words], swept, "hydra.sweep.subdir" not in given
+    )
 
 
 def digest(*content: Any) -> str:  # noqa: ANN401 - whatever JSON can spell, and what str can
@@ -123,11 +127,13 @@ def claimed(folder: Path, content: Mapping[str, Any], file: str = SWEEP_FILE) ->
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        except BlockingIOError:
+            why = "another process is at work in it; again=true begins another"
+            raise UserError(f"{shown_path(folder)}: {why}") from None
         write_atomically(folder / file, OmegaConf.to_yaml(OmegaConf.create(dict(content))).encode())
         yield
-    except BlockingIOError:
-        raise UserError(f"{shown_path(folder)}: another process is at work in it; again=true begins another") from None
     finally:
         os.close(descriptor)
 

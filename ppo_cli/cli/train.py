@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
+from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
@@ -96,6 +97,8 @@ def checked(composer: Composer, arguments: Arguments) -> DictConfig:
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     jobs = [config]
+    if config.hydra.mode != RunMode.MULTIRUN:
+        problems += lone_run_problems(config, settings)
     if config.hydra.mode == RunMode.MULTIRUN and not found:
         jobs = []
         for overrides in combinations(swept_settings(composer, settings, config)):
@@ -120,6 +123,16 @@ def swept_settings(composer: Composer, settings: list[str], config: DictConfig) 
     """The command line's settings, after those that the config itself sweeps over."""
     params = config.hydra.sweeper.get("params") or {}
     return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
+
+
+def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
+    """Why a single run is not meant: the config sweeps over settings that the command line leaves open."""
+    given = {setting.lstrip("+").partition("=")[0] for setting in settings}
+    open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
+    if not open_ones:
+        return []
+    name = choices_of(config).get("experiment")
+    return [f"experiment={name}: is a sweep over {', '.join(open_ones)}: ppo-train -m experiment={name}"]
 
 
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -150,7 +163,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
-    if "hydra.sweep.subdir" not in names and sweep.swept:
+    if sweep.is_ours_to_name and sweep.swept:
         template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(sweep.swept)}]}}"
         extra.append(f"hydra.sweep.subdir='{template}'")
     with claimed(folder, asdict(sweep)):
@@ -164,6 +177,8 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
             raise
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
+            if config.get("claim") and not is_stopped:
+                report_claims(folder)
     return 0
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from ppo_cli.cli.arguments import UserError
 
 PACKAGE = "ppo_cli"
 VARIABLE = "PPO_CLI_TRUST"
-HOMES = {"env": f"{PACKAGE}.envs.", "network": f"{PACKAGE}.networks.", "algo": f"{PACKAGE}.algorithms."}
+HOMES = {
+    "env": (f"{PACKAGE}.envs.",),
+    "network": (f"{PACKAGE}.networks.",),
+    "algo": (f"{PACKAGE}.algorithms.", f"{PACKAGE}.claims.measuring."),
+}
 """Where this package's own classes for each part of a config are; nothing else in it is for a config to call."""
 
 HYDRA_TARGETS = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.")
@@ -39,7 +44,7 @@ def trusted_modules() -> list[str]:
 
 def is_trusted(target: str) -> bool:
     """Whether the dotted name lies where this package keeps such classes, or in a trusted module."""
-    return target.startswith(tuple(HOMES.values())) or is_trusted_by_user(target)
+    return target.startswith(tuple(chain(*HOMES.values()))) or is_trusted_by_user(target)
 
 
 def is_trusted_by_user(target: str) -> bool:
@@ -82,7 +87,7 @@ def target_problem(target: object, part: str) -> str | None:
     if not (target.startswith(HOMES[part]) or is_trusted_by_user(target)):
         root = target.split(".")[0]
         if root == PACKAGE:
-            return f"expected a class of {HOMES[part]}..., or of a module of yours named in trust="
+            return f"expected a class of {HOMES[part][0]}..., or of a module of yours named in trust="
         return f"the module {root} is not part of ppo-cli; if you trust its code, say trust={root}"
     return None
 

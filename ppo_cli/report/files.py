@@ -62,7 +62,7 @@ def read_yaml(folder: Path, name: str) -> Any:  # noqa: ANN401 - whatever stands
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             return None
-        value = yaml.load(text, loader)
+        value = loader(text).get_single_data()
         json.dumps(value, default=str)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None
