@@ -1,11 +1,11 @@
-"""`python -m ppo_cli train ...`, `eval ...` and `report ...`: the console commands without their scripts."""
+"""`python -m ppo_cli train ...`, `python -m ppo_cli eval ...` and so on: the console commands without their scripts."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-COMMANDS = ("train", "eval", "report")
+COMMANDS = ("train", "eval", "play", "report", "search", "export")
 
 
 def main() -> int:

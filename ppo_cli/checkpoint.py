@@ -102,10 +102,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     data = read_verified(path)
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        content: Any = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises half a dozen kinds, none of them documented
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a checkpoint of this program ({reason})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a checkpoint of this program (it holds a {type(content).__name__})")
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {content.get('format')}; this version of ppo-cli reads {FORMAT}")
     return content

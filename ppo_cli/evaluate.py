@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from ppo_cli.envs.base import VecEnv
+from ppo_cli.envs.base import Fault, HasFaults, VecEnv
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer
 from ppo_cli.types import take_rows
@@ -72,11 +73,13 @@ def evaluate(
     generator: Generator | None = None,
     device: torch.device | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_fault: Callable[[Fault], None] = lambda _: None,
 ) -> Evaluation:
     """Play one episode from each of ``seeds``, ``env.num_envs`` side by side.
 
     ``greedy`` takes the policy's mode, ``sampled`` draws from it with ``generator``. Normalization is frozen.
-    ``on_progress`` hears how many episodes have finished.
+    ``on_progress`` hears how many episodes have finished. An episode that a failing environment loses is played anew,
+    from a fresh seed; ``on_fault`` hears of it.
     """
     device = device or torch.device("cpu")
     results: list[dict[str, Tensor]] = []
@@ -84,10 +87,26 @@ def evaluate(
         chunk = list(seeds[first : first + env.num_envs])
         padded = chunk + [chunk[0]] * (env.num_envs - len(chunk))  # the batch is full; only the chunk's rows are read
         results.append(
-            play(actor_critic, obs_normalizer, env, padded, len(chunk), mode, generator, device, first, on_progress)
+            play(
+                actor_critic,
+                obs_normalizer,
+                env,
+                padded,
+                len(chunk),
+                mode,
+                generator,
+                device,
+                partial(report, on_progress, first),
+                on_fault,
+            )
         )
     figures = {tag: torch.cat([result[tag] for result in results]) for tag in results[0]}
     return Evaluation(figures.pop("return"), figures.pop("length"), figures)
+
+
+def report(on_progress: Callable[[int], None], before: int, finished: int) -> None:
+    """Tell how many episodes have finished in all."""
+    on_progress(before + finished)
 
 
 def play(
@@ -99,12 +118,13 @@ def play(
     mode: Mode,
     generator: Generator | None,
     device: torch.device,
-    finished_before: int,
     on_progress: Callable[[int], None],
+    on_fault: Callable[[Fault], None],
 ) -> dict[str, Tensor]:
     """The first episode of each of the first ``count`` environments; figures by tag, each [count]."""
     obs = env.reset(seeds)
     playing = torch.arange(env.num_envs) < count
+    watched = env if isinstance(env, HasFaults) else None
     figures = {"return": torch.zeros(env.num_envs), "length": torch.zeros(env.num_envs)}
     while playing.any():
         rows = playing.nonzero().squeeze(-1)
@@ -116,12 +136,16 @@ def play(
         step = env.step(action)
         figures["return"] += torch.where(playing, step.reward.cpu(), 0.0)
         figures["length"] += playing
+        for fault in watched.faults() if watched else ():
+            on_fault(fault)
+            for figure in figures.values():
+                figure[[n for n in fault.envs if playing[n]]] = 0.0
         ended = (step.terminated | step.truncated).cpu() & playing
         if ended.any():
             for tag, values in env.episode_metrics().items():
                 figure = figures.setdefault(tag, torch.zeros(env.num_envs))
                 figure[ended] = values.cpu()[ended].float()
             playing = playing & ~ended
-            on_progress(finished_before + count - int(playing.sum()))
+            on_progress(count - int(playing.sum()))
         obs = step.obs
     return {tag: figure[:count] for tag, figure in figures.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,12 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 
-from ppo_cli.run_files import AppendFile
+from ppo_cli.run_files import AppendFile, WallClock
 from ppo_cli.trials import Hyperparameter
+
+PREFIX = "events.out.tfevents."
+FILE_TIME_LAG = 0.05
+"""Seconds by which a file system's times may lag behind the clock: they follow the kernel's ticks."""
 
 
 class EventWriter:
@@ -35,19 +38,24 @@ class EventWriter:
         run_dir: TensorBoard names the run after this folder.
         start_env_steps: Steps already taken. What earlier files of the folder show beyond it is purged.
         warn: Called with one sentence if the disk refuses a record.
+
+    Attributes:
+        clock: Time of day of what is logged; later than that of the folder's earlier files.
     """
 
     def __init__(self, run_dir: Path, start_env_steps: int, warn: Callable[[str], None]) -> None:
         # TensorBoard reads a folder's files in the order of their names; a resumed run must come after its first part.
-        self._file = AppendFile(run_dir / f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}", warn)
+        earlier = [path.stat().st_mtime for path in run_dir.glob(f"{PREFIX}*")]
+        self.clock = WallClock(not_before=max(earlier, default=0.0) + FILE_TIME_LAG)
+        self._file = AppendFile(run_dir / f"{PREFIX}{int(1e9 * self.clock()):020d}.{os.getpid()}", warn)
         self._scalars = event_pb2.Event()  # what `scalars` fills each time,
         self._tags: list[str] = []  # with a point for each of these
         self._points: list[Any] = []
-        self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(event_pb2.Event(wall_time=self.clock(), file_version="brain.Event:2"))
         purge_from = start_env_steps + 1 if start_env_steps else 0  # the point at start_env_steps itself is valid
         self._write(
             event_pb2.Event(
-                wall_time=time.time(),
+                wall_time=self.clock(),
                 step=purge_from,
                 session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
             )
@@ -65,7 +73,7 @@ class EventWriter:
             summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag) for tag in tags])
             event = self._scalars = event_pb2.Event(summary=summary)
             self._tags, self._points = tags, list(event.summary.value)
-        event.wall_time, event.step = time.time(), env_steps
+        event.wall_time, event.step = self.clock(), env_steps
         for point, value in zip(self._points, values.values(), strict=True):
             point.simple_value = value
         self._write(event)
@@ -123,7 +131,7 @@ class EventWriter:
     def session_end(self, env_steps: int, succeeded: bool) -> None:
         """Tell the HParams table how the run ended."""
         status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=self.clock())
         self._add(env_steps, [_hparams_value(hparams_metadata.SESSION_END_INFO_TAG, session_end_info=end)])
 
     def layout(self, env_steps: int, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
@@ -149,7 +157,7 @@ class EventWriter:
     def _add(self, env_steps: int, values: Sequence[Any]) -> None:
         """Write one event at this place on the x-axis."""
         summary = summary_pb2.Summary(value=values)
-        self._write(event_pb2.Event(wall_time=time.time(), step=env_steps, summary=summary))
+        self._write(event_pb2.Event(wall_time=self.clock(), step=env_steps, summary=summary))
 
     def _write(self, event: Any) -> None:  # noqa: ANN401 - generated protocol classes have no types
         self._file.write(record(event.SerializeToString()))

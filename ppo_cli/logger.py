@@ -52,7 +52,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.trials import chosen_settings, hyperparameters, trial_id
+from ppo_cli.trials import TASK, chosen_settings, hyperparameters, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -112,12 +112,13 @@ class RunLogger:
             updates=0,
             steps_per_second=None,
             wall_seconds=0.0,
-            started=_now(),
+            started=iso_time(time.time()),
             ended=None,
             final={},
             checkpoint=None,
             best_checkpoint=None,
             dropped_records=0,
+            faults={},
             trial_id=trial_id(config),
             command=command_line(),
             git=git_revision(),
@@ -137,14 +138,16 @@ class RunLogger:
             return
         path = self.run_dir / RESUMES_FILE
         earlier = path.read_bytes() if path.exists() else b""
-        entry = {"time": _now(), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
+        entry = {"time": iso_time(time.time()), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
         write_atomically(path, earlier + to_yaml([entry]).encode())
 
     def _first_overrides(self) -> list[str]:
         """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
-        path = self.run_dir / OVERRIDES_FILE
-        words = yaml.safe_load(path.read_bytes()) if path.exists() else []
-        return list(map(str, words or []))
+        try:
+            words = yaml.safe_load((self.run_dir / OVERRIDES_FILE).read_bytes())
+        except (OSError, yaml.YAMLError):
+            return []
+        return list(map(str, words)) if isinstance(words, list) else []
 
     def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
@@ -152,7 +155,7 @@ class RunLogger:
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        chosen = chosen_settings(self._first_overrides())
+        chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
         settings = hyperparameters(config, chosen)
         self._events.session_start(step, settings, self._summary.trial_id, headline_tags, chosen)
         self._events.layout(step, LAYOUT)
@@ -185,7 +188,11 @@ class RunLogger:
         self._latest |= scalars
         self._summary.env_steps, self._summary.updates = env_steps, update
         self._events.scalars(env_steps, {tag: value for tag, value in scalars.items() if not math.isnan(value)})
-        line: dict[str, float | None] = {"env_steps": env_steps, "update": update, "wall_time": round(time.time(), 3)}
+        line: dict[str, float | None] = {
+            "env_steps": env_steps,
+            "update": update,
+            "wall_time": round(self._events.clock(), 3),
+        }
         line |= {tag: json_value(value) for tag, value in scalars.items()}
         self._metrics_file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         self.display.update(self._snapshot())
@@ -208,6 +215,7 @@ class RunLogger:
         exit_code: int | None = None,
         checkpoint: Path | None = None,
         best_checkpoint: Path | None = None,
+        faults: Mapping[str, int] | None = None,
     ) -> None:
         """Write the verdict, close the files and tell where to look. Safe to call after any failure; once.
 
@@ -218,6 +226,7 @@ class RunLogger:
             exit_code: Of the process, where it is not the usual one of this status.
             checkpoint: The newest one.
             best_checkpoint: The best one, where that is known.
+            faults: What was passed over, by tag.
         """
         self.display.close()
         self._latest |= final or {}
@@ -232,8 +241,9 @@ class RunLogger:
         self._summary.best_checkpoint = str(best_checkpoint.relative_to(self.run_dir)) if best_checkpoint else None
         self._summary.steps_per_second = json_value(self._throughput.total)
         self._summary.wall_seconds = round(time.monotonic() - self._started_at, 3)
-        self._summary.ended = _now()
+        self._summary.ended = iso_time(self._events.clock())
         self._summary.final = {tag: json_value(value) for tag, value in self._latest.items()}
+        self._summary.faults = dict(faults or {})
         self._summary.dropped_records = self._metrics_file.dropped + self._events.dropped
         try:
             write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
@@ -255,6 +265,8 @@ class RunLogger:
                 rows[label] = "  ".join(f"{name} {value}" for name, value in figures)
         if summary.dropped_records:
             rows["lost"] = f"{summary.dropped_records:,} log records that the disk refused"
+        if passed_over := {tag: count for tag, count in summary.faults.items() if count}:
+            rows["passed over"] = ", ".join(f"{count:,} {words(tag)}" for tag, count in passed_over.items())
         folder = shlex.quote(shown_path(self.run_dir))
         rows |= {
             "run folder": shown_path(self.run_dir),
@@ -286,11 +298,16 @@ def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     return {tag: float(value) for tag, value in (values | dict(zip(away, arrived, strict=True))).items()}
 
 
+def words(tag: str) -> str:
+    """The last part of a tag, as one would say it."""
+    return tag.rpartition("/")[2].replace("_", " ")
+
+
 def to_yaml(value: object) -> str:
     """Block-style YAML in the order given."""
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False))
 
 
-def _now() -> str:
-    """This moment in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def iso_time(seconds: float) -> str:
+    """A moment, in seconds since 1970, as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -32,6 +32,10 @@ class RunningMoments:
         self.variance = squares / total
         self.count = total
 
+    def to(self, device: torch.device) -> None:
+        """Move the moments."""
+        self.count, self.mean, self.variance = (x.to(device) for x in (self.count, self.mean, self.variance))
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the moments."""
         return {"count": self.count.clone(), "mean": self.mean.clone(), "variance": self.variance.clone()}
@@ -95,8 +99,12 @@ class RewardNormalizer:
             self.discounted_return = self.gamma * self.discounted_return + paid
             self.moments.update(self.discounted_return, valid[t])
             self.discounted_return = self.discounted_return * ~done[t]
-        std = (self.moments.variance + 1e-8).sqrt().float()
-        return (reward / std).clamp(-CLIP, CLIP)
+        return (reward / self.std).clamp(-CLIP, CLIP)
+
+    @property
+    def std(self) -> Tensor:
+        """What a normalized reward is multiplied by to be the environment's again, float32; 1 where not enabled."""
+        return (self.moments.variance + 1e-8).sqrt().float() if self.enabled else torch.ones(())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and the returns accumulated so far."""

@@ -8,6 +8,7 @@ backward pass.
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,6 +30,11 @@ MIN_ROWS = 16
 
 GOOD_ROWS = 256
 """Of a part: for more, the threads wait longer for the last one where another process slows one of them down."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:

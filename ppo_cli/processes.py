@@ -29,6 +29,9 @@ POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.25
 """Between two looks at how far the jobs are."""
 
+LONGEST_LOOK = 1.0
+"""Seconds that a look counts at most: a computer that slept or a halted process says nothing about a job."""
+
 GRACE_SECONDS = 10.0
 """For a job that was stopped because it hangs to save and leave, before it is killed."""
 
@@ -59,7 +62,7 @@ class Running:
     progress: JobProgress
     started: float = field(default_factory=time.monotonic)
     life: tuple[int, int] = (0, 0)  # grows while the job does something
-    alive_at: float = field(default_factory=time.monotonic)
+    silent: float = 0.0  # seconds since it last did
     stopped: tuple[Kind, str] | None = None  # that and why it was told to leave
     killed_at: float = math.inf  # when it is killed if it has not left
 
@@ -98,6 +101,10 @@ class JobsDisplay(Protocol):
 
     def ended(self, ended: Ended) -> None:
         """A job is over."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
         ...
 
     def show(self, running: Iterable[Running]) -> None:
@@ -141,6 +148,7 @@ class JobPool:
         """Do all jobs, or stop them all when asked; how each ended, as it ends. A job is taken when there is room."""
         waiting = iter(jobs)
         upcoming: Job | None = None
+        self._looked_at = time.monotonic()
         try:
             while True:
                 while not stop and self.has_room_for(upcoming):
@@ -208,14 +216,15 @@ class JobPool:
         now = time.monotonic()
         if now - self._looked_at < LOOK_SECONDS:
             return
+        watched = min(now - self._looked_at, LONGEST_LOOK)
         self._looked_at = now
         for each in self.running:
             life = (each.progress.read().env_steps, log_size(each.job.folder))
-            if life != each.life:
-                each.life, each.alive_at = life, now
+            each.silent = each.silent + watched if life == each.life else 0.0
+            each.life = life
             if now >= each.killed_at:
                 each.kill()
-            elif self.timeout and now - each.alive_at >= self.timeout:
+            elif self.timeout and each.silent >= self.timeout:
                 why = f"stopped after {self.timeout:g} s without a sign of life"
                 each.stop("failed", why, grace=GRACE_SECONDS)
                 each.killed_at = min(each.killed_at, now + GRACE_SECONDS)  # where it was asked to leave before

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppo_cli.processes import LOG_FILE, Ended, Job, JobsDisplay, Running
-from ppo_cli.progress import DisplayMode, Snapshot, chosen_mode, compact, duration, percent_done, rate_text
+from ppo_cli.progress import DisplayMode, Snapshot, chosen_mode, compact, duration, rate_text
 from ppo_cli.run_files import shown_path
 from ppo_cli.run_reader import RETURN_TAG, job_return
 
@@ -33,6 +33,9 @@ class SilentJobs:
         """Tell of a failure."""
         if ended.kind == "failed":
             print(f"warning: {ending(ended)}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
 
     def show(self, running: Iterable[Running]) -> None:
         """Show nothing."""
@@ -56,6 +59,10 @@ class PlainJobs(SilentJobs):
         """Say how."""
         self.done += 1
         print(f"  {ending(ended)}   ({self.done} of {self.total})", flush=True)
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        print(f"  {text}", flush=True)
 
 
 class LiveJobs:
@@ -86,7 +93,13 @@ class LiveJobs:
         """Print above the lines how the job ended."""
         self._done += 1
         self._failed += ended.kind == "failed"
-        self.console.print(Text(f"  {ending(ended)}", "red" if ended.kind == "failed" else ""), soft_wrap=True)
+        line = Text(f"  {ending(ended)}")
+        line.stylize({"done": "green", "failed": "red", "stopped": "dim"}[ended.kind], 2, 10)
+        self.console.print(line, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print it above the lines."""
+        self.console.print(Text(f"  {text}"), soft_wrap=True)
 
     def show(self, running: Iterable[Running]) -> None:
         """Draw a line for each running job and the bar of the whole."""
@@ -100,16 +113,16 @@ class LiveJobs:
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(16, self.console.width - 70))
         for each in running[:MOST_LINES]:
             table.add_row(f"  {each.job.name}", *job_columns(each.progress.snapshot))
+        if len(running) > MOST_LINES:
+            table.add_row(Text(f"  and {len(running) - MOST_LINES} more", "dim"))
         parts = [each.progress.snapshot.env_steps / max(1, each.job.total_env_steps) for each in running]
         share = (self._done + sum(min(1.0, part) for part in parts)) / max(1, self.total)
         seconds = self._clock() - self._started_at
         left = seconds * (1 - share) / share if share > 0 else math.nan
-        whole = Table.grid(padding=(0, 2))
-        failed = Text(f"{self._failed} failed", "red") if self._failed else Text("")
-        counts = Text(f"  {self._done} of {self.total} done", "bold")
-        whole.add_row(counts, bar(share), f"{100 * share:3.0f} %", Text(f"{duration(left)} left", "cyan"), failed)
-        more = [Text(f"  and {len(running) - MOST_LINES} more", "dim")] if len(running) > MOST_LINES else []
-        return Group(table, *more, whole)
+        failed = Text(f"{self._failed} failed" if self._failed else "", "red")
+        counts = Text(f"  {self._done} of {self.total} over", "bold")
+        table.add_row(counts, bar(share), percent(share), failed, "", Text(f"{duration(left)} left", "cyan"))
+        return Group("", table)
 
     def close(self) -> None:
         """Take the lines away and give the cursor back."""
@@ -119,11 +132,12 @@ class LiveJobs:
 def job_columns(snapshot: Snapshot) -> list[ProgressBar | Text | str]:
     """Bar, percent, rate, return and time to go of one job."""
     if not snapshot.env_steps:
-        return [bar(0.0), "  0 %", Text("starting", "dim")]
+        return [bar(0.0), percent(0.0), Text("starting", "dim")]
+    share = snapshot.env_steps / max(1, snapshot.total_env_steps)
     value = snapshot.scalars.get(RETURN_TAG, math.nan)
     return [
-        bar(snapshot.env_steps / max(1, snapshot.total_env_steps)),
-        f"{percent_done(snapshot):3d} %",
+        bar(share),
+        percent(share),
         f"{rate_text(snapshot.rate)} steps/s",
         "" if math.isnan(value) else f"return {compact(value)}",
         Text(f"{duration(snapshot.seconds_left())} left", "cyan"),
@@ -133,6 +147,11 @@ def job_columns(snapshot: Snapshot) -> list[ProgressBar | Text | str]:
 def bar(share: float) -> ProgressBar:
     """A bar that is filled to this share."""
     return ProgressBar(1.0, min(1.0, share), width=BAR_WIDTH, complete_style="cyan", finished_style="green")
+
+
+def percent(share: float) -> str:
+    """Whole percent, 100 only when all is done."""
+    return f"{min(100, int(100 * share)):3d} %"
 
 
 def ending(ended: Ended) -> str:

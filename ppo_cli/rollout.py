@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_cli.envs.base import HasState, NoStateError, VecEnv, env_seeds, may_truncate
+from ppo_cli.envs.base import Fault, HasFaults, HasState, NoStateError, VecEnv, env_seeds, may_truncate
 from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
+from ppo_cli.faults import RESTARTS, NonFiniteError
 from ppo_cli.networks.base import act
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.types import Distribution, Obs, Rollout, Step, map_tensors, take_rows, write_row
 
 
@@ -43,13 +44,17 @@ class Collector:
         self.final_obs: list[tuple[int, Tensor, Obs]] = []  # (t, rows, what those rows ended on) of this rollout's cuts
         self.may_truncate = may_truncate(env)
         self.repairs_cuts = env.autoreset == "same_step" and self.may_truncate
+        self.watched = env if isinstance(env, HasFaults) and env.may_fail else None
+        if self.watched is not None:
+            state.faults.counts.setdefault(RESTARTS, 0)
+        self.lost: list[tuple[int, list[int]]] = []  # (t, environments whose step never happened) of this rollout
         self.figures: dict[str, Tensor] = {}  # [T, N] by tag: how the episodes stood after each step, read where done
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """The next T steps. Feeds the episode window and the running moments on the way."""
         self.seconds = {"env": 0.0, "inference": 0.0}
-        self.final_obs = []
+        self.final_obs, self.lost = [], []
         self.obs_sum.zero_()
         try:
             for t in range(self.rollout_length):
@@ -59,6 +64,7 @@ class Collector:
             raise
         assert self.storage is not None
         self.report_episodes(self.storage)
+        self.cut_lost(self.storage)
         self.value_successors(self.storage)
         self.require_finite()
         normalize = self.state.reward_normalizer
@@ -74,6 +80,9 @@ class Collector:
         self.seconds["inference"] += acted - started
         self.seconds["env"] += time.perf_counter() - acted
         self.record(t, step)
+        if self.watched is not None:
+            for fault in self.watched.faults():
+                self.lose(t, fault)
 
     def act(self, t: int) -> Tensor:
         """Choose the actions of step t and store what they were chosen from and by. [N, *A]."""
@@ -107,6 +116,27 @@ class Collector:
         if self.repairs_cuts and (cut := storage.truncated[t] & ~storage.terminated[t]).any():
             self.keep_final_obs(t, step, cut)
         self.dead = done if self.env.autoreset == "next_step" else torch.zeros_like(done)
+
+    def lose(self, t: int, fault: Fault) -> None:
+        """Leave out step t of environments that failed in it: nobody learns from it, and their episodes never ended."""
+        storage, envs = self.storage, fault.envs
+        assert storage is not None
+        storage.valid[t, envs] = False
+        self.episode_return[envs] = 0.0
+        self.episode_length[envs] = 0.0
+        self.lost.append((t, envs))
+        fault.tell(self.state.faults)
+
+    def cut_lost(self, storage: Rollout) -> None:
+        """Truncate the episodes that were lost, after the last step that counts and before the fresh ones begin.
+
+        What came before the loss is valued by the observation that the lost step began with. Done once finished
+        episodes are reported: these are none.
+        """
+        for t, envs in self.lost:
+            storage.truncated[t, envs] = True
+            if t > 0:
+                storage.truncated[t - 1, envs] |= ~storage.terminated[t - 1, envs]
 
     def keep_final_obs(self, t: int, step: Step, cut: Tensor) -> None:
         """Remember what the episodes that were ``cut`` [N] at step t ended on."""

@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,10 +49,28 @@ class Summary:
     checkpoint: str | None  # the newest one, below the run folder
     best_checkpoint: str | None
     dropped_records: int  # log records that the disk refused
+    faults: dict[str, int]  # what was passed over, by tag: workers replaced, steps left out for NaN
     trial_id: str  # equal for runs that differ in nothing but the seed
     command: str
     git: dict[str, Any] | None
     versions: dict[str, str]
+
+
+class WallClock:
+    """Seconds since 1970 that only go forward, whatever happens to the system's clock meanwhile.
+
+    The time of day is read once, and counted on by a clock that cannot be set.
+
+    Args:
+        not_before: Where to start at the earliest, for a run that goes on after the system's clock was set back.
+    """
+
+    def __init__(self, not_before: float = 0.0) -> None:
+        self._offset = max(time.time(), not_before) - time.monotonic()
+
+    def __call__(self) -> float:
+        """Now."""
+        return time.monotonic() + self._offset
 
 
 class AppendFile:
@@ -102,7 +121,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # a link that somebody left there would be written through
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

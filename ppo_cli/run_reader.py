@@ -53,31 +53,38 @@ def mean(values: Iterable[float]) -> float:
 
 
 class MetricsTail:
-    """The newest whole line of a ``metrics.jsonl`` that is being written."""
+    """The rows of a ``metrics.jsonl`` that is being written, as they come."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.row: Mapping[str, Any] = {}
+        self.row: Mapping[str, Any] = {}  # the newest one
         self._position = 0
 
-    def read(self) -> Mapping[str, Any]:
-        """The newest line, by name; the one before while there is no new one."""
+    def read(self) -> list[Mapping[str, Any]]:
+        """The whole rows that have come since; all of them where a run that goes on has dropped some."""
         try:
             with self.path.open("rb") as file:
-                if self.path.stat().st_size < self._position:  # a run that goes on drops what its checkpoint lacks
+                if self.path.stat().st_size < self._position:
                     self._position = 0
                 file.seek(self._position)
-                grown = file.read()
+                whole, newline, _ = file.read().rpartition(b"\n")
         except OSError:
-            return self.row
-        whole, newline, _ = grown.rpartition(b"\n")
-        if newline:
-            self._position += len(whole) + 1
-            try:
-                self.row = json.loads(whole.rpartition(b"\n")[2])
-            except ValueError:
-                return self.row
-        return self.row
+            return []
+        if not newline:
+            return []
+        self._position += len(whole) + 1
+        rows: list[Mapping[str, Any]] = [row for line in whole.splitlines() if (row := parsed(line))]
+        self.row = rows[-1] if rows else self.row
+        return rows
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """One row; empty where a crash or a full disk has spoilt it."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 class JobProgress:
@@ -100,7 +107,9 @@ class JobProgress:
         for path in (self.folder / METRICS_FILE, *self.folder.glob(f"seed=*/{METRICS_FILE}")):
             if path not in self._tails and path.exists():
                 self._tails[path] = MetricsTail(path)
-        rows = [row for tail in self._tails.values() if (row := tail.read())]
+        for tail in self._tails.values():
+            tail.read()
+        rows = [tail.row for tail in self._tails.values() if tail.row]
         env_steps = sum(int(row["env_steps"]) for row in rows)
         if env_steps != self.snapshot.env_steps:
             if self._throughput is None:  # what came before was not watched

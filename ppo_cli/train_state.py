@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ppo_cli.accelerate import Accelerator
+from ppo_cli.faults import GRADIENT_STEPS, Faults, NonFiniteError
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.schedules import schedule_factor
 from ppo_cli.types import Batch, take
@@ -26,18 +27,6 @@ KL_ADAPTIVE_RANGE = (1e-5, 1e-2)
 """Bounds that the KL-adaptive learning rate stays within."""
 
 OPTIMIZER_SETTINGS = ("eps", "weight_decay")
-
-
-class NonFiniteError(FloatingPointError):
-    """Something is NaN or infinite. Raised before the optimizer's step: the weights are still good."""
-
-    @classmethod
-    def of(cls, grad_norm: float, loss: float, update: int, gradient_step: int) -> NonFiniteError:
-        """The error of one gradient step of an update, both counted from 1, with what to try."""
-        return cls(
-            f"the gradient's norm is {grad_norm} in gradient step {gradient_step} of update {update}, the loss {loss}: "
-            "the step was not taken. A lower learning_rate, or rewards of order 1 (normalize_reward=true), helps."
-        )
 
 
 @dataclass
@@ -54,9 +43,11 @@ class TrainState:
     learning_rate_schedule: LearningRateSchedule
     kl_adaptive_target: float
     seed: int
+    faults: Faults = field(default_factory=Faults)
     env_steps: int = 0
     updates: int = 0
     gradient_steps: int = field(init=False, default=0)  # of the update under way
+    left_out: bool = field(init=False, default=False)  # whether the last of them was, for NaN or infinity
     algorithm_state: dict[str, float] = field(default_factory=dict)  # numbers that the algorithm itself moves
     action_generator: Generator = field(init=False)  # on the accelerator's device
     minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there
@@ -91,14 +82,20 @@ class TrainState:
     def descend(self, loss: Tensor, max_grad_norm: float, parameters: Sequence[Tensor] | None = None) -> Tensor:
         """One optimizer step down ``loss``, of all weights or of ``parameters`` only; the others are not touched.
 
-        Returns the gradient's norm before clipping, 0-d.
+        Returns the gradient's norm before clipping, 0-d. Where that is not finite, nothing has moved.
+
+        Raises:
+            NonFiniteError: and no such step may be left out.
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
-        if not grad_norm.isfinite():
-            raise NonFiniteError.of(grad_norm.item(), loss.item(), self.updates + 1, self.gradient_steps + 1)
-        self.optimizer.step()
+        self.left_out = not grad_norm.isfinite()
+        if self.left_out:
+            numbers = self.updates + 1, self.gradient_steps + 1
+            self.faults.skip(GRADIENT_STEPS, NonFiniteError.of(grad_norm.item(), loss.item(), *numbers))
+        else:
+            self.optimizer.step()
         self.gradient_steps += 1
         return grad_norm
 
@@ -154,6 +151,7 @@ class TrainState:
             "env_steps": self.env_steps,
             "updates": self.updates,
             "algorithm_state": dict(self.algorithm_state),
+            "faults": dict(self.faults.counts),
             "action_generator": self.action_generator.get_state(),
             "minibatch_generator": self.minibatch_generator.get_state(),
         }
@@ -170,5 +168,6 @@ class TrainState:
         self.env_steps = state["env_steps"]
         self.updates = state["updates"]
         self.algorithm_state = dict(state.get("algorithm_state", {}))  # older checkpoints have none
+        self.faults.counts |= state.get("faults", {})
         self.action_generator.set_state(state["action_generator"].cpu())
         self.minibatch_generator.set_state(state["minibatch_generator"].cpu())

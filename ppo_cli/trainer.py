@@ -77,6 +77,7 @@ class Trainer:
     def __post_init__(self) -> None:
         env = self.collector.env
         self.artist = env if isinstance(env, HasPicture) else None
+        self.state.faults.warn = self.logger.warn
 
     def run(self, stop: StopRequest | None = None) -> tuple[Status, int]:
         """Train until ``total_env_steps`` or until a signal asks to stop; status and exit code.
@@ -115,7 +116,7 @@ class Trainer:
         metrics: dict[str, Tensor | float] = dict(learnt)
         metrics |= {f"time/{part}_share": part_seconds / seconds for part, part_seconds in spent.items()}
         metrics |= self.collector.episodes.metrics()
-        metrics |= {"charts/learning_rate": state.current_learning_rate}
+        metrics |= {"charts/learning_rate": state.current_learning_rate, **state.faults.counts}
         self.show_picture()
         if self.evaluate is not None and self.crossed(self.intervals.evaluation):
             self.evaluated |= {f"eval/{tag}": figure for tag, figure in self.evaluate().items()}

@@ -19,6 +19,9 @@ NOT_HYPERPARAMETERS = {
 GROUPS = ("env", "network", "algo")
 """Keys that choose a part by its name."""
 
+TASK = ("env.name", "total_env_steps")
+"""What is learnt, and for how long: often typed, seldom what configurations are compared by."""
+
 MAX_HYPERPARAMETERS = 32
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
 

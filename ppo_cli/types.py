@@ -159,6 +159,8 @@ def num_rows(obs: Obs) -> int:
 
 
 def mean_metrics(collected: list[Metrics]) -> Metrics:
-    """Tag by tag mean; every element has the same tags."""
+    """Tag by tag mean; every element has the same tags. Empty where nothing was collected."""
+    if not collected:
+        return {}
     rows = torch.stack([torch.stack(list(metrics.values())) for metrics in collected])
     return dict(zip(collected[0], rows.mean(dim=0).unbind(), strict=True))

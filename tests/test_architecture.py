@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "types", "schedules", "signals", "run_files"),
+    ("settings", "types", "schedules", "signals", "run_files", "spaces", "faults"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
      "processes", "run_reader", "trials", "kernels"),
@@ -20,7 +20,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "networks"),
     ("rollout", "algorithms"),
     ("fused",),
-    ("evaluate", "checkpoint", "logger", "report"),
+    ("evaluate", "checkpoint", "logger", "play", "policy", "report"),
+    ("random_obs",),
+    ("export",),
     ("trainer",),
     ("claims",),
     ("cli",),
@@ -28,10 +30,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 """From the ground up. A part may import its own layer and those before it."""
 
-HEAVY = {"torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL", "matplotlib"}
-ENTRY_POINTS = tuple(
-    [f"ppo_cli.cli.{name}" for name in ("train", "eval", "report", "complete", "help")] + ["ppo_cli.__main__"]
-)
+HEAVY = {
+    *("torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"),
+    *("optuna", "matplotlib", "safetensors", "onnxruntime"),
+}
+COMMANDS = ("train", "eval", "play", "report", "search", "export", "complete", "help")
+ENTRY_POINTS = (*(f"ppo_cli.cli.{name}" for name in COMMANDS), "ppo_cli.__main__")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -147,6 +147,12 @@ def test_the_columns_have_types_and_the_metrics_that_were_named(tmp_path, writer
     assert [info.name.tag for info in experiment.metric_infos] == ["eval/return"]
 
 
+def test_chosen_columns_are_marked_so_that_tensorboard_shows_them_first(tmp_path, writer):
+    writer.session_start(0, {"a": 1, "clip": 0.2, "rule": "safe"}, "t", [], chosen=["clip"])
+    experiment = metadata.parse_experiment_plugin_data(hparams(tmp_path)[metadata.EXPERIMENT_TAG])
+    assert [info.name for info in experiment.hparam_infos if info.differs] == ["clip"]
+
+
 @pytest.mark.parametrize(("succeeded", "status"), [(True, "STATUS_SUCCESS"), (False, "STATUS_FAILURE")])
 def test_the_table_learns_how_the_run_ended(tmp_path, writer, succeeded, status):
     writer.session_end(0, succeeded=succeeded)
@@ -176,3 +182,29 @@ def test_points_survive_a_full_disk_on_both_sides_of_it(tmp_path, monkeypatch):
 def test_writing_imports_neither_tensorflow_nor_torch():
     code = "import sys, ppo_cli.event_writer; print([m for m in ('torch', 'tensorflow') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_time_of_day_only_goes_forward_whatever_is_done_to_the_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    first = EventWriter(tmp_path, 0, warn=pytest.fail)
+    for step, now in enumerate([2e9 + 1, 3e9, 1e9, 0.0]):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        first.scalars(step, {"losses/kl": float(step)})
+    first.close()
+    times = [event.wall_time for event in raw_events(tmp_path)]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(2e9, abs=1)
+    assert times[-1] == pytest.approx(2e9, abs=60), "neither a leap forward nor one back is believed"
+
+
+def test_a_resumed_run_comes_after_its_first_part_though_the_clock_was_set_back(tmp_path, monkeypatch):
+    with_right_clock = EventWriter(tmp_path, 0, warn=pytest.fail)
+    with_right_clock.scalars(1, {"losses/kl": 1.0})
+    with_right_clock.close()
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    later = EventWriter(tmp_path, 1, warn=pytest.fail)
+    later.scalars(2, {"losses/kl": 2.0})
+    later.close()
+    assert [event.step for event in read(tmp_path).Scalars("losses/kl")] == [1, 2]
+    times = [event.wall_time for event in raw_events(tmp_path)]
+    assert times == sorted(times)

@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from ppo_cli.logger import RunLogger, read_scalars
 
@@ -99,6 +101,20 @@ def test_tensors_on_a_device_are_read_in_one_transfer(monkeypatch):
 
 def test_a_tensor_with_a_graph_is_a_number_like_any_other():
     assert read_scalars({"loss": torch.tensor(2.0, requires_grad=True) * 3}) == {"loss": 6.0}
+
+
+def test_rates_and_times_do_not_follow_a_clock_that_leaps(tmp_path, monkeypatch):
+    logger = make_logger(tmp_path)
+    begun = time.time()
+    for step, leap in enumerate([0.0, 1e6, -1e6, 0.0], start=1):
+        monkeypatch.setattr("time.time", lambda leap=leap: begun + leap)
+        assert not logger.log(10 * step, step, {})["charts/SPS"] < 0
+    logger.finish("completed")
+    times = [line["wall_time"] for line in metrics_lines(tmp_path)]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 60
+    assert summary(tmp_path)["started"] <= summary(tmp_path)["ended"]
+    assert 0 <= summary(tmp_path)["wall_seconds"] < 60
 
 
 def test_the_folder_says_what_is_run_before_the_first_update(tmp_path):
@@ -274,3 +290,29 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_the_start(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Not a directory"):
         make_logger(tmp_path / "file" / "run")
+
+
+def first_columns(run_dir):
+    events = EventAccumulator(str(run_dir)).Reload()
+    (content, *_) = [
+        content for tag, content in events.PluginTagToContent("hparams").items() if tag == metadata.EXPERIMENT_TAG
+    ]
+    return [info.name for info in metadata.parse_experiment_plugin_data(content).hparam_infos if info.differs]
+
+
+def test_what_was_typed_leads_the_hparams_table_and_a_run_that_goes_on_keeps_it(tmp_path):
+    typed = ["env=minesweeper", "env.mines=10", "clip=0.2", "seed=1", "total_env_steps=100"]
+    make_logger(tmp_path / "a", overrides=typed).finish("interrupted")
+    assert first_columns(tmp_path / "a") == ["clip", "env.mines"]
+    for path in (tmp_path / "a").glob("events*"):
+        path.unlink()
+    make_logger(tmp_path / "a", overrides=["target_kl=1"], resumed={}, start_env_steps=10).finish("completed")
+    assert first_columns(tmp_path / "a") == ["clip", "env.mines"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"words", b"\xff"])
+def test_a_run_goes_on_beside_a_damaged_list_of_what_was_typed(tmp_path, content):
+    make_logger(tmp_path).finish("interrupted")
+    (tmp_path / "overrides.yaml").write_bytes(content)
+    make_logger(tmp_path, resumed={}, start_env_steps=10).finish("completed")
+    assert summary(tmp_path)["status"] == "completed"

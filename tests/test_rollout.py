@@ -119,6 +119,15 @@ def test_episode_figures_leave_dead_steps_out(autoreset: Autoreset) -> None:
     assert metrics["charts/episodic_length"] == 3
 
 
+@pytest.mark.parametrize(("ends_by", "share"), [("truncation", 1.0), ("termination", 0.0)])
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_the_share_of_episodes_that_a_time_limit_ended_is_told(
+    autoreset: Autoreset, ends_by: str, share: float
+) -> None:
+    _, episodes = collected(autoreset, ends_by, num_steps=8)
+    assert episodes.metrics()["charts/truncated_share"] == share
+
+
 def test_an_episode_goes_on_across_rollouts() -> None:
     env = CountingEnv(2, length=5, autoreset="next_step", ends_by="truncation")
     episodes = EpisodeWindow()

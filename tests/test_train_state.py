@@ -8,8 +8,9 @@ from torch.testing import assert_close
 
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.envs.probes import ActionProbe
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.schedules import schedule_factor
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from tests.helpers import learner, random_rollout
 from tests.test_rollout import EchoNetwork
 

@@ -15,11 +15,11 @@ from ppo_cli.envs.base import VecEnv
 from ppo_cli.envs.minesweeper.env import MinesweeperVecEnv
 from ppo_cli.envs.probes import ActionProbe
 from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.logger import RunLogger
 from ppo_cli.networks.board import Board
 from ppo_cli.rollout import Collector
 from ppo_cli.signals import STOP_SIGNALS
-from ppo_cli.train_state import NonFiniteError
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer, restore
 from tests.helpers import learner
 

@@ -36,6 +36,9 @@ from ppo_cli.types import Batch, Metrics, Rollout, mean_metrics, training_batch
 EARLY_STOP_FACTOR = 1.5
 """An update stops when a minibatch's KL is this many times ``target_kl``: single minibatches are noisy."""
 
+LAST_EPOCH = ("losses/approx_kl", "losses/kl", "losses/clipfrac")
+"""Figures that are shown for an update's last epoch, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPO:
@@ -72,7 +75,10 @@ class PPO:
         check_ranges(self)
 
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
-        """Epochs of minibatch steps on one rollout. Metrics are means over the minibatches that were looked at."""
+        """Epochs of minibatch steps on one rollout. Metrics are means over the minibatches that were looked at.
+
+        A minibatch whose step is left out for NaN or infinity counts as not looked at.
+        """
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
         clip = state.scalar(self.clip * schedule_factor(self.clip_schedule, state.progress))
         entropy_coef = state.scalar(self.entropy_coef * schedule_factor(self.entropy_schedule, state.progress))
@@ -80,15 +86,18 @@ class PPO:
         grad_norms: list[Tensor] = []
         for epoch, minibatch in self.minibatches(batch, state):
             loss, metrics = state.evaluate(self.loss, minibatch, clip, entropy_coef)
-            epochs[epoch].append(metrics)
             if self.target_kl and metrics["losses/approx_kl"] > EARLY_STOP_FACTOR * self.target_kl:
+                epochs[epoch].append(metrics)
                 break  # before the step: this one would only lead further away
-            grad_norms.append(state.descend(loss, self.max_grad_norm))
-        last_epoch = mean_metrics(epochs[max(epochs)])
+            grad_norm = state.descend(loss, self.max_grad_norm)
+            if not state.left_out:
+                epochs[epoch].append(metrics)
+                grad_norms.append(grad_norm)
+        last_epoch = mean_metrics(epochs[max(epochs)]) if epochs else {}
         return mean_metrics([*itertools.chain(*epochs.values())]) | {
             "losses/grad_norm": torch.stack(grad_norms).mean() if grad_norms else state.scalar(math.nan),
             "losses/explained_variance": explained_variance(batch.value, batch.value_target, batch.valid),
-            **{f"{tag}_last_epoch": last_epoch[tag] for tag in ("losses/approx_kl", "losses/kl", "losses/clipfrac")},
+            **{f"{tag}_last_epoch": last_epoch[tag] for tag in LAST_EPOCH if last_epoch},
             "charts/clip": clip,
             "charts/entropy_coef": entropy_coef,
             "charts/gradient_steps": state.scalar(len(grad_norms)),

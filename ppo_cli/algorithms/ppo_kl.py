@@ -70,7 +70,8 @@ class PPOKL:
             for minibatch in state.shuffled(batch, self.num_minibatches):
                 loss, metrics = state.evaluate(self.loss, minibatch, kl_coef, entropy_coef)
                 grad_norm = state.descend(loss, self.max_grad_norm)
-                collected.append(metrics | {"losses/grad_norm": grad_norm})
+                if not state.left_out:
+                    collected.append(metrics | {"losses/grad_norm": grad_norm})
         after = state.evaluate(measured_change, batch)
         if self.kl_coef_schedule == "adaptive":
             state.algorithm_state["kl_coef"] = self.adapted(kl_coef.item(), after["losses/kl"].item())

@@ -33,10 +33,11 @@ from ppo_cli.algorithms.natural_gradient import (
     hessian_product,
     write_flat,
 )
+from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.losses import masked_mean, probability_ratio, squared_error
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.settings import Range, check_ranges
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.types import Batch, Metrics, Rollout, map_tensors, mean_metrics, take, training_batch
 
 
@@ -75,7 +76,11 @@ class TRPO:
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
         """One natural step of the policy, then epochs of minibatch steps of the critic."""
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
-        metrics, policy_parameters = self.improve_policy(state.actor_critic, batch)
+        try:
+            metrics, policy_parameters = self.improve_policy(state.actor_critic, batch)
+        except NonFiniteError as error:
+            state.faults.skip(GRADIENT_STEPS, error)
+            return {}  # the critic learns nothing from such samples either
         return {
             **metrics,
             **self.fit_critic(state, batch, policy_parameters),
@@ -150,7 +155,8 @@ class TRPO:
             for minibatch in state.shuffled(batch, self.num_minibatches):
                 loss = state.evaluate(value_loss, minibatch)
                 state.descend(loss, self.max_grad_norm, parameters)
-                collected.append({"losses/value_loss": loss.detach()})
+                if not state.left_out:
+                    collected.append({"losses/value_loss": loss.detach()})
         return mean_metrics(collected)
 
 

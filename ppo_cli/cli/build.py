@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,25 +15,30 @@ import torch
 from gymnasium import spaces
 
 from ppo_cli import checkpoint, optimizers
+from ppo_cli.accelerate import Accelerator, Execution
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.hardware import available_cores, build_accelerator, build_learner, choose_execution, chosen_device
+from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
-from ppo_cli.cli.run_folder import claim
-from ppo_cli.cli.trust import import_target, search_path, trusted_modules
+from ppo_cli.cli.run_folder import claim, is_export
+from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
-from ppo_cli.envs.base import VecEnv, env_seeds
+from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import Mode, evaluate
+from ppo_cli.faults import Faults, NonFiniteError
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
+from ppo_cli.parallel import available_cores
+from ppo_cli.policy import PolicyError, load_policy
 from ppo_cli.progress import Display
+from ppo_cli.rollout import Collector
 from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
 
 EVALUATION_STREAM = 2
@@ -58,21 +64,31 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     Raises:
         UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
-        ReportedError: NaN or infinity, or a disk that refused the last checkpoint.
+        ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
     """
-    trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    try:
+        trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    except EnvError as error:
+        raise reported(error) from error
     trainer.logger.start(facts(config, trainer))
     try:
         status, exit_code = run_trainer(trainer)
-    except NonFiniteError as error:
-        print_problems([str(error), what_is_left(trainer)])
-        raise ReportedError(CRASH) from error
+    except (NonFiniteError, EnvError) as error:
+        raise reported(error, what_is_left(trainer)) from error
     if exit_code == UNSAVED:
         print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
         raise ReportedError(exit_code)
     if status == "interrupted":
         raise Stopped(exit_code)
     return final_return(trainer)
+
+
+def reported(error: Exception, *more: str) -> ReportedError:
+    """``error`` once it is told: where an environment raised by its own traceback, and in a sentence, with ``more``."""
+    if isinstance(error, EnvError) and error.traceback:
+        print(error.traceback, file=sys.stderr)
+    print_problems([str(error), *more])
+    return ReportedError(CRASH)
 
 
 def what_is_left(trainer: Trainer) -> str:
@@ -109,6 +125,7 @@ def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, er
         error=error,
         checkpoint=trainer.newest_checkpoint,
         best_checkpoint=trainer.best_checkpoint,
+        faults=trainer.state.faults.counts,
     )
 
 
@@ -146,8 +163,7 @@ def build_trainer(
         state = build_state(config, env, algorithm.gamma)
         execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
-        changes = changed_settings(saved, config) if saved else {}
-        reasons = restore(saved, state, collector, execution, env_change(changes)) if saved else []
+        changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         if isinstance(error, RuntimeError) and not resume:
             raise
@@ -192,6 +208,21 @@ def build_trainer(
     return trainer
 
 
+def taken_up(
+    saved: dict[str, Any], config: Settings, state: TrainState, collector: Collector, execution: Execution
+) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
+    """Put everything where ``saved`` was saved: the settings that changed since, and why it is not exact, if it is not.
+
+    Raises:
+        CheckpointError: what was saved is not a run.
+    """
+    try:
+        changes = changed_settings(saved, config)
+        return changes, restore(saved, state, collector, execution, env_change(changes))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"there is no checkpoint of a learner ({error})") from error
+
+
 def env_change(changes: dict[str, tuple[Any, Any]]) -> str | None:
     """How the environment is not the one that it was, so that its episodes cannot be continued."""
     of_env = {name: change for name, change in changes.items() if name.startswith("env.")}
@@ -213,9 +244,11 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
     settings = {name: value for name, value in config["env"].items() if name not in BOOKKEEPING}
     if target == GYMNASIUM_ENV:
         settings["trusted_modules"] = trusted_modules()
-    make = import_target(target)
+    make = import_target(target, "env")
     if "device" in inspect.signature(make).parameters:
         settings["device"] = chosen_device(config)
+    if "skip_nonfinite" in inspect.signature(make).parameters:
+        settings["skip_nonfinite"] = config.get("on_nonfinite") == "skip"
     env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
@@ -232,7 +265,7 @@ def build_algorithm(config: Settings) -> Algorithm:
     """The algorithm with the top-level keys that it declares."""
     target = config["algo"]["_target_"]
     declared = declared_settings(target, search_path(target)) or {}
-    algorithm: Algorithm = import_target(target)(**{name: config[name] for name in declared if name in config})
+    algorithm: Algorithm = import_target(target, "algo")(**{name: config[name] for name in declared if name in config})
     return algorithm
 
 
@@ -246,7 +279,7 @@ def build_network(config: Settings, env: VecEnv) -> torch.nn.Module:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        make: Callable[..., torch.nn.Module] = import_target(target)
+        make: Callable[..., torch.nn.Module] = import_target(target, "network")
         return make(env.single_observation_space, env.single_action_space, **settings)
     finally:
         torch.set_num_threads(num_threads)
@@ -283,6 +316,7 @@ def build_state(config: Settings, env: VecEnv, gamma: float) -> TrainState:
         learning_rate_schedule=config["learning_rate_schedule"],
         kl_adaptive_target=config["kl_adaptive_target"],
         seed=config["seed"],
+        faults=Faults(config["max_skipped"] if config.get("on_nonfinite") == "skip" else 0),
     )
 
 
@@ -313,8 +347,19 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
     network = state.accelerator.network(state.actor_critic)
-    play = partial(evaluate, network, state.obs_normalizer, env, seeds, mode="greedy", device=state.accelerator.device)
-    return lambda: play().summary()
+
+    def play() -> dict[str, float]:
+        return evaluate(
+            network,
+            state.obs_normalizer,
+            env,
+            seeds,
+            mode="greedy",
+            device=state.accelerator.device,
+            on_fault=lambda fault: fault.tell(state.faults),
+        ).summary()
+
+    return play
 
 
 def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
@@ -351,28 +396,32 @@ def play(
     path: Path | None,
     on_progress: Callable[[str, int], None],
 ) -> dict[str, dict[str, float]]:
-    """Figures of fresh episodes by mode, with the weights of one checkpoint, or of the run's newest.
+    """Figures of fresh episodes by mode, with the weights of one checkpoint, of the run's newest, or of an export.
 
     Raises:
-        UserError: no checkpoint that can be read, or one that belongs to another network.
+        UserError: nothing there that can be read, or weights that belong to another network or environment.
     """
     try:
         config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
-        content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
         env = build_evaluation_env(config, settings["num_envs"] or min(settings["episodes"], EVALUATION_ENVS))
-        state = build_state(config, env, gamma=1.0)
-        state.load_state_dict(content["state"])
-    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
+        if is_export(run_dir):
+            accelerator, network, normalizer = exported_player(config, env, run_dir)
+        else:
+            state = saved_state(config, env, run_dir, path)[0]
+            accelerator, network, normalizer = state.accelerator, state.actor_critic, state.obs_normalizer
+    except EnvError as error:
+        raise reported(error) from error
+    except (ValueError, RuntimeError, checkpoint.CheckpointError, PolicyError) as error:
         raise UserError(str(error)) from error
-    device = state.accelerator.device
+    device = accelerator.device
     seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION_STREAM)
     modes: Sequence[Mode] = ("greedy", "sampled") if settings["mode"] == "both" else (settings["mode"],)
     results: dict[str, dict[str, float]] = {}
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
         results[mode] = evaluate(
-            state.accelerator.network(state.actor_critic),
-            state.obs_normalizer,
+            accelerator.network(network),
+            normalizer,
             env,
             seeds,
             mode=mode,
@@ -382,3 +431,35 @@ def play(
         ).summary()
     env.close()
     return results
+
+
+def saved_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> tuple[TrainState, dict[str, Any]]:
+    """The learner as one checkpoint, or the run's newest, saved it, and all that the checkpoint holds.
+
+    Raises:
+        CheckpointError: none that can be read, or it does not hold a learner.
+        RuntimeError: the weights belong to another network.
+    """
+    content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
+    state = build_state(config, env, gamma=1.0)
+    try:
+        state.load_state_dict(content["state"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"{path or run_dir} has no checkpoint of a learner ({error})") from error
+    return state, content
+
+
+def exported_player(config: Settings, env: VecEnv, folder: Path) -> tuple[Accelerator, torch.nn.Module, ObsNormalizer]:
+    """An exported policy as it plays here.
+
+    Raises:
+        PolicyError: it cannot be read, or it has learned in another environment.
+    """
+    with current_folder_first():
+        policy = load_policy(folder, trust=trusted_modules())
+    made_for, given = policy.spaces[:2], (env.single_observation_space, env.single_action_space)
+    if made_for != given:
+        raise PolicyError(f"{folder} is a policy for {made_for[0]}, {made_for[1]}; its environment has {given}")
+    accelerator = build_accelerator(config, policy.network, config["num_threads"] or default_threads(env))
+    policy.obs_normalizer.moments.to(accelerator.device)
+    return accelerator, policy.network.to(accelerator.device), policy.obs_normalizer

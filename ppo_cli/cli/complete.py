@@ -18,7 +18,16 @@ from ppo_cli.cli.compose import Composer
 from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help import settings_of_part
 from ppo_cli.cli.run_folder import known_runs
-from ppo_cli.cli.validate import EVAL_SETTINGS, REPORT_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.schema import MOST_PLAYED
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    EXPORT_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 BASH = """\
 _{function}() {{
@@ -110,6 +119,18 @@ def train_candidates(before: list[str], last: str) -> list[str]:
     return offered(name, typed, values_of(*known[name])) if name in known else []
 
 
+def search_candidates(before: list[str], last: str) -> list[str]:
+    """What could stand for the word ``last`` of ``ppo-search``: its own settings, and those of ``ppo-train``."""
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    name, equals, _ = last.partition("=")
+    if equals and name == "space":
+        return [f"space={option}" for option in Composer().options("space")]
+    if equals and name in declared:
+        return [f"{name}={value}" for value in values_of(declared[name], declared[name].default)]
+    of_runs = train_candidates([word for word in before if word.partition("=")[0] not in declared], last)
+    return [f"{key}=" for key in declared] + of_runs if not equals and not last.startswith("-") else of_runs
+
+
 def run_candidates(target: str, most_runs: int, before: list[str], last: str) -> list[str]:
     """What could stand for the word ``last`` of a command that takes runs and the settings that ``target`` declares."""
     declared = declared_settings(target) or {}
@@ -137,11 +158,26 @@ def complete_train(words: list[str]) -> int:
     return complete("ppo-train", "scripts/train", words, train_candidates)
 
 
+def complete_search(words: list[str]) -> int:
+    """Tab completion of ``ppo-search``."""
+    return complete("ppo-search", "scripts/search", words, search_candidates)
+
+
 def complete_eval(words: list[str]) -> int:
     """Tab completion of ``ppo-eval``."""
     return complete("ppo-eval", "scripts/eval", words, partial(run_candidates, EVAL_SETTINGS, 1))
 
 
+def complete_play(words: list[str]) -> int:
+    """Tab completion of ``ppo-play``."""
+    return complete("ppo-play", "scripts/play", words, partial(run_candidates, PLAY_SETTINGS, MOST_PLAYED))
+
+
 def complete_report(words: list[str]) -> int:
     """Tab completion of ``ppo-report``."""
     return complete("ppo-report", "scripts/report", words, partial(run_candidates, REPORT_SETTINGS, sys.maxsize))
+
+
+def complete_export(words: list[str]) -> int:
+    """Tab completion of ``ppo-export``."""
+    return complete("ppo-export", "scripts/export", words, partial(run_candidates, EXPORT_SETTINGS, 1))

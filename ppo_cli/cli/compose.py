@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -23,7 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -35,11 +36,18 @@ from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import Arguments, UserError
 from ppo_cli.cli.launcher import missing_launcher, register_launcher
 from ppo_cli.cli.run_folder import register_resolvers
+from ppo_cli.cli.trust import search_path_problems
 
 ROOT = "pkg://ppo_cli.configs"
 CONFIG_NAME = "train"
 GROUPS = ("env", "algo", "network", "experiment")
-INTERNAL_GROUPS = ("tuned",)
+INTERNAL_GROUPS = ("tuned", "space")
+COMPOSING = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError, OSError),
+    *(ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError),
+)
+"""What Hydra raises about a user's file: it says most of it in exceptions of its own, and lets the rest happen."""
+
 MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
 
 
@@ -52,6 +60,12 @@ class Composer:
         for flag, folder in (("--config-dir", config_dir), ("--config-path", config_path)):
             if folder is not None and "://" not in folder and not Path(folder).is_dir():
                 raise UserError(f"{flag} {folder}: there is no such folder")
+            if (
+                folder is not None
+                and "://" not in folder
+                and (problems := search_path_problems(Path(folder), config_name))
+            ):
+                raise UserError(*problems)
         self.config_name = config_name
         version.setbase("1.3")
         register_resolvers()
@@ -94,11 +108,11 @@ class Composer:
         try:
             config, problems = self._compose(overrides, mode), self.choice_problems(self.parse(overrides))
             return config, problems
-        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
+        except (*COMPOSING, UserError) as error:
             problems, good = self.diagnose(overrides, is_sweep)
             try:
                 return self._compose(good, mode), problems or [first_line(error)]
-            except (HydraException, OmegaConfBaseException, ValueError) as remaining:
+            except COMPOSING as remaining:
                 return None, problems or [first_line(remaining)]
 
     def _compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -138,9 +152,16 @@ class Composer:
         parsed: list[Override] = []
         for text in overrides:
             try:
-                parsed += parser.parse_overrides([text])
+                (override,) = parser.parse_overrides([text])
             except OverrideParseException:
                 problems.append(unreadable(text))
+                continue
+            parsed.append(override)
+            value = override.value()
+            if isinstance(value, ChoiceSweep) and any(isinstance(choice, Sweep) for choice in value.list):
+                problems.append(
+                    f"{text}: a sweep among the values of a sweep; list all values: {override.key_or_group}=1,2"
+                )
         if problems:
             raise UserError(*problems)
         return parsed
@@ -163,7 +184,7 @@ class Composer:
         good = [override for override in parsed if override not in bad]
         try:
             base = self._compose([override.input_line or "" for override in good if override in choices])
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except COMPOSING as error:
             return [*problems, first_line(error)], []
         unknown = {
             override.input_line: problem
@@ -209,7 +230,7 @@ class Composer:
     def unknown_problem(self, override: Override, config: DictConfig) -> str | None:
         """Why a setting that Hydra did not find has no place in ``config``; None where it has one."""
         name = override.key_or_group
-        if OmegaConf.select(config, name, default=config) is not config or OmegaConf.is_missing(config, name):
+        if name in settings_of(config):
             return None
         value = (override.input_line or "").partition("=")[2]
         if name.startswith("network.") and config.network.get("_target_") is None:
@@ -226,9 +247,14 @@ class Composer:
         if "--cfg" in flags:
             if flags["--cfg"] not in ("job", "hydra", "all"):
                 raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
-            if flags["--cfg"] == "job" and composed is not None and "--package" not in flags:
-                job = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
-                print(OmegaConf.to_yaml(job, resolve="--resolve" in flags), end="")
+            if composed is not None and "--package" not in flags:
+                names = {
+                    "job": [str(name) for name in composed if name != "hydra"],
+                    "hydra": ["hydra"],
+                    "all": [str(name) for name in composed],
+                }
+                part = OmegaConf.masked_copy(composed, names[flags["--cfg"]])
+                print(OmegaConf.to_yaml(part, resolve="--resolve" in flags), end="")
                 return
             self.hydra.show_cfg(
                 cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options
@@ -355,5 +381,8 @@ def first_line(error: Exception) -> str:
     cause = (
         error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
     )
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        return f"{cause.problem_mark.name}, line {cause.problem_mark.line + 1}: {cause.problem}"
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

@@ -20,7 +20,7 @@ from ppo_cli.settings import Range
 
 Base = Literal["int", "float", "bool", "str", "choice", "list", "dict", "none", "any"]
 
-SUPPLIED = {"self", "num_envs", "device", "observation_space", "action_space", "trusted_modules"}
+SUPPLIED = {"self", "num_envs", "device", "observation_space", "action_space", "trusted_modules", "skip_nonfinite"}
 """Constructor arguments that the program supplies itself."""
 
 BASES: dict[str, Base] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, u
 from ppo_cli.cli.compose import unknown_setting, unreadable
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.program import guarded, print_warnings
-from ppo_cli.cli.run_folder import RECORD, find_run
+from ppo_cli.cli.run_folder import EXPORT_RECORD, find_run, is_export, is_there, saved_config
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
 from ppo_cli.run_files import json_value, write_json
@@ -47,8 +48,8 @@ def command(words: list[str]) -> int:
     print_warnings(repeated(overrides))
     settings = typed_settings(overrides, EVAL_SETTINGS, "ppo-eval")
     trust_named(settings)
-    folder = find_run(name)
-    config = validated(run_config(folder))
+    folder = Path(name) if is_export(Path(name)) else find_run(name)
+    config = validated(export_config(folder) if is_export(folder) else run_config(folder))
     checkpoint = Path(name) if Path(name).suffix == ".pt" else None
 
     from ppo_cli.cli.build import play
@@ -63,7 +64,7 @@ def command(words: list[str]) -> int:
 
 
 def sort_words(words: list[str], command: str, most_runs: int = 1) -> tuple[list[str], list[str]]:
-    """The runs and the settings.
+    """The runs and the settings that the words after ``command`` name.
 
     Raises:
         UserError: with every word that is neither.
@@ -73,7 +74,7 @@ def sort_words(words: list[str], command: str, most_runs: int = 1) -> tuple[list
         word = rest.pop(0)
         if word.startswith("-"):
             problems.append(unknown_flag(word, rest))
-        elif Path(word).exists() or "=" not in word:
+        elif "=" not in word or is_there(Path(word)):
             runs.append(word)
         elif problem := misspelled(word, rest):
             problems.append(problem)
@@ -128,10 +129,23 @@ def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed
 
 def run_config(folder: Path) -> dict[str, Any]:
     """The settings that a run was started with."""
-    config = OmegaConf.to_container(OmegaConf.load(folder / RECORD))
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / RECORD}: is not a run's config")
+    config = OmegaConf.to_container(saved_config(folder))
+    assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()} | {"device": "auto"}
+
+
+def export_config(folder: Path) -> dict[str, Any]:
+    """The settings with which an exported policy can be played: its environment, and what else has defaults.
+
+    Raises:
+        UserError: its description cannot be read, or names no environment.
+    """
+    try:
+        env = json.loads((folder / EXPORT_RECORD).read_bytes())["env"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{folder / EXPORT_RECORD}: is not the description of an exported policy") from None
+    algo = {"_target_": "ppo_cli.algorithms.ppo.PPO"}  # any: it does not learn here
+    return {"env": env, "algo": algo, "network": {"_target_": None}, "device": "auto"}
 
 
 def progress(settings: Settings) -> Any:  # noqa: ANN401 - a function from a count of episodes to nothing

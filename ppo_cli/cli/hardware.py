@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,7 +22,7 @@ from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.networks.convolution import Convolution
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.networks.symmetric import SymmetricConv
-from ppo_cli.parallel import Threads
+from ppo_cli.parallel import Threads, available_cores
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 
@@ -54,11 +53,6 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
     torch.set_num_threads(1 if is_shared else num_threads)
     return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_execution(

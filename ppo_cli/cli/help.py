@@ -19,7 +19,15 @@ from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
 from ppo_cli.cli.trust import is_trusted, search_path
-from ppo_cli.cli.validate import EVAL_SETTINGS, REPORT_SETTINGS, TRAIN_SETTINGS, plain
+from ppo_cli.cli.validate import (
+    EVAL_SETTINGS,
+    EXPORT_SETTINGS,
+    PLAY_SETTINGS,
+    REPORT_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAIN_SETTINGS,
+    plain,
+)
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60
@@ -45,11 +53,42 @@ EVAL_EXAMPLES = (
     ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
     ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
 )
+SEARCH_EXAMPLES = (
+    ("ppo-search env=cartpole trials=50", "what configs/space/ppo.yaml tries"),
+    ("ppo-search env=cartpole gamma=0.99", "a value fixes a setting"),
+    ("ppo-search env=cartpole 'clip=interval(0.1,0.4)'", "several replace what is tried for it"),
+    ("ppo-search env=pendulum seeds=3 pruner=asha jobs=4", "three runs a trial, four at once"),
+)
+SPELLINGS = (
+    ("0.1,0.2,0.3", "one of these; also choice(0.1,0.2,0.3)"),
+    ("range(1,10)", "a whole number from 1 to 9"),
+    ("interval(0.1,0.4)", "a number between; a whole one where both ends are whole"),
+    ("log(1e-5,1e-2)", "the same, by its logarithm"),
+)
+PLAY_EXAMPLES = (
+    ("ppo-play latest", "watch the newest run"),
+    ("ppo-play <run> seed=17 sample=true", "from the episode of seed 17 on, its actions drawn as in training"),
+    ("ppo-play <run> output=game.gif episodes=3", "a picture that moves; also .mp4, and .png for a sheet"),
+    ("ppo-play <run> <other run>", "two runs on the same seeds, side by side"),
+    ("ppo-play <run>/checkpoints/<step>.pt <run>", "then and now"),
+)
+PLAY_KEYS = (
+    ("space, enter", "one step"),
+    ("r", "run, or pause"),
+    ("+  -", "faster, slower"),
+    ("n", "next episode"),
+    ("q", "leave"),
+)
 REPORT_EXAMPLES = (
     ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
     ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
     ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
     ("ppo-report <run> format=terminal", "print it, and write nothing"),
+)
+EXPORT_EXAMPLES = (
+    ("ppo-export latest", "the newest run, into its own folder"),
+    ("ppo-export <run> output=policies/mine format=onnx", "elsewhere, with an ONNX form"),
+    ("ppo-export <run>/checkpoints/<step>.pt", "one of its checkpoints"),
 )
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
@@ -162,12 +201,39 @@ def print_eval_help() -> None:
     """The help of ``ppo-eval``."""
     page = Page()
     page.paragraph(
-        "ppo-eval plays a run's policy on fresh episodes, one for each seed of a fixed list, and prints the mean "
-        "and the standard deviation of the return, the length, and shares such as the win rate with a 95 % interval."
+        "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, and "
+        "prints the mean and the standard deviation of the return, the length, and shares such as the win rate with a "
+        "95 % interval."
     )
     page.line()
     page.rows(EVAL_EXAMPLES)
     show_settings(page, EVAL_SETTINGS, "ppo-eval")
+
+
+def print_export_help() -> None:
+    """The help of ``ppo-export``."""
+    page = Page()
+    page.paragraph(
+        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
+        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept."
+    )
+    page.line()
+    page.rows(EXPORT_EXAMPLES)
+    show_settings(page, EXPORT_SETTINGS, "ppo-export")
+
+
+def print_play_help() -> None:
+    """The help of ``ppo-play``."""
+    page = Page()
+    page.paragraph(
+        "ppo-play shows a run's policy at play: Minesweeper in the terminal, with the probability of each cell as heat "
+        "and the critic's estimate of winning, any environment that draws itself as a picture."
+    )
+    page.line()
+    page.rows(PLAY_EXAMPLES)
+    page.heading("Keys")
+    page.rows(PLAY_KEYS)
+    show_settings(page, PLAY_SETTINGS, "ppo-play")
 
 
 def print_report_help() -> None:
@@ -194,6 +260,36 @@ def show_settings(page: Page, target: str, command: str) -> None:
         page.heading("Newest runs")
         for run in runs:
             page.line(f"  {run}")
+    page.show()
+
+
+def print_search_help() -> None:
+    """The help of ``ppo-search``."""
+    page = Page()
+    page.paragraph(
+        "ppo-search trains with settings drawn from a space, stops what falls behind, and ends with the command that "
+        "did best. It takes the settings of ppo-train: a value fixes one, several say what is tried for it. The same "
+        "command again goes on."
+    )
+    page.line()
+    page.rows(SEARCH_EXAMPLES)
+    declared = declared_settings(SEARCH_SETTINGS) or {}
+    page.heading("Settings of the search")
+    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+    page.heading("Several values")
+    page.rows(SPELLINGS)
+    page.heading("What is tried", "unless the command line says otherwise; a space/ folder of yours adds files")
+    for name in (composer := Composer()).options("space"):
+        content: Any = OmegaConf.to_container(composer.compose([f"+space@search_space={name}"]).search_space)
+        page.hanging(f"  {page.style('36', name)}{' ' * (8 - len(name))}", 10, "  ".join(map(str, content)))
+    page.heading("Flags")
+    page.rows(
+        [
+            ("--help", "this text; ppo-train --help has the settings of the runs"),
+            ("--config-dir DIR", "your own space/, env/, network/, algo/ and experiment/ YAML files, beside ours"),
+            ("-sc install=bash", 'tab completion: eval "$(ppo-search -sc install=bash)"'),
+        ]
+    )
     page.show()
 
 

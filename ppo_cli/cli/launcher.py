@@ -164,6 +164,6 @@ def import_for_jobs() -> int:
     """Import what every job needs, once for all that are forked from here. Returns the cores that they share."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's: threads here would not survive the fork
     from ppo_cli.cli import seeds  # noqa: F401 - everything that a run imports at its start
-    from ppo_cli.cli.hardware import available_cores
+    from ppo_cli.parallel import available_cores
 
     return available_cores()

@@ -91,9 +91,14 @@ def print_warnings(warnings: Iterable[str]) -> None:
 def say(kind: str, colour: str, sentences: Iterable[str]) -> None:
     """Print sentences to stderr, each after its kind."""
     with_colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    for sentence in sentences:
+    for sentence in map(printable, sentences):
         given, colon, rest = sentence.partition(": ")
         if with_colour:
             print(f"\033[{colour};1m{kind}\033[0m \033[1m{given}\033[0m{colon}{rest}", file=sys.stderr)
         else:
             print(f"{kind}: {sentence}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """``text`` with what would steer a terminal spelled out: it may quote a stranger's file."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

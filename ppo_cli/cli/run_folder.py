@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import functools
+import glob
 import re
 import secrets
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ppo_cli.cli.arguments import UserError
+from ppo_cli.processes import LOG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from omegaconf import DictConfig
+
 RECORD = "config.yaml"
 CHECKPOINTS = "checkpoints"
+PARTS = ("env", "algo", "network")
+EXPORT = "export"
+EXPORT_RECORD = "policy.json"
 LONGEST_NAME = 120  # bytes; file systems take 255
 
 
@@ -33,9 +40,9 @@ def run_id(name: str | None, seed: object) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_seed{slug(seed)}_{secrets.token_hex(2)}"
 
 
-def sweep_id(name: str | None) -> str:
-    """The same for a sweep, whose seeds may differ."""
-    return slug(name) if name is not None else f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+def sweep_id(name: str | None, kind: str = "sweep") -> str:
+    """The same for a sweep or a search, whose seeds may differ."""
+    return slug(name) if name is not None else f"{kind}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
 
 
 def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -50,14 +57,24 @@ def register_resolvers() -> None:
     """What configs/train.yaml names its folders with. Cached by Hydra for a sweep, so that all jobs agree."""
     from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("oc.env", refuse_environment, replace=True)
     OmegaConf.register_new_resolver("slug", slug)
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
     OmegaConf.register_new_resolver("sweep_id", sweep_id, use_cache=True)
     OmegaConf.register_new_resolver("sweep_job", sweep_job)
 
 
-def folder_problem(folder: Path, setting: str) -> str | None:
-    """Why a run cannot be kept in ``folder``, or None. Leaves nothing behind."""
+def refuse_environment(name: str, *_default: object) -> str:
+    """In place of OmegaConf's ``${oc.env:NAME}``: what a config says is saved, printed and shared.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"${{oc.env:{name}}}: settings are saved, so none reads the environment; let the shell fill it in")
+
+
+def folder_problem(folder: Path, setting: str, other: str = "output_dir") -> str | None:
+    """Why a run, or ``other``, cannot be kept in ``folder``, or None. Leaves nothing behind."""
     if (folder / RECORD).exists() or (folder / CHECKPOINTS).exists():
         return f"{setting}: {folder} already holds a run; choose another name, or go on with it: resume={folder}"
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
@@ -67,22 +84,36 @@ def folder_problem(folder: Path, setting: str) -> str | None:
         with tempfile.TemporaryDirectory(dir=parent, prefix=".ppo-cli-"):
             return None
     except OSError as error:
-        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another output_dir"
+        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another {other}"
 
 
 def claim(folder: Path) -> None:
     """Make ``folder`` this run's own.
 
     Raises:
-        UserError: another run has claimed it.
+        UserError: another run has claimed it, or it holds files that a run would write among, or over.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CHECKPOINTS).exists() and {path.name for path in folder.iterdir()} - {LOG_FILE}:
+        raise UserError(f"{folder} holds other files; choose another run_name")
     try:
         (folder / CHECKPOINTS).mkdir()
     except FileExistsError:
         raise UserError(
             f"{folder} already holds a run; choose another run_name, or go on with it: resume={folder}"
         ) from None
+
+
+def require_own_files(folder: Path) -> None:
+    """Make sure that writing in a run's folder stays there: a stranger's may link to files of yours.
+
+    Raises:
+        UserError: something in it is a link to a place outside of it.
+    """
+    home = folder.resolve()
+    for path in [*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")]:
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise UserError(f"{path} links to a place outside of the run's folder; put a copy there to go on")
 
 
 def remove_if_empty(folder: Path, root: Path) -> None:
@@ -106,7 +137,11 @@ def seed_folder(group: Path, seed: int) -> Path:
 
 def seed_runs(group: Path) -> list[Path]:
     """The runs of ``seeds=`` below their common folder; empty where it is none."""
-    return [] if (group / RECORD).exists() else sorted(path.parent for path in group.glob(f"seed=*/{RECORD}"))
+    return (
+        []
+        if is_there(group / RECORD) or not is_there(group)
+        else sorted(path.parent for path in group.glob(f"seed=*/{RECORD}"))
+    )
 
 
 def find_run(name: str, output_dir: str = "outputs") -> Path:
@@ -121,8 +156,8 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
             raise UserError(f"latest: there is no run with a checkpoint in {output_dir}/")
         return runs[-1].parent.parent
     path = Path(name)
-    if not path.exists():
-        near = sorted(path.parent.glob(f"{path.name}*")) if path.parent.is_dir() else []
+    if not is_there(path):
+        near = sorted(path.parent.glob(f"{glob.escape(path.name)}*")) if is_there(path.parent) else []
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{name}: there is no such run folder{hint}")
     folder = next((parent for parent in [path, *path.parents] if (parent / RECORD).is_file()), None)
@@ -131,6 +166,40 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
     if not any((folder / CHECKPOINTS).glob("*.pt")):
         raise UserError(f"{name}: this run has no checkpoint to start from")
     return folder
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The settings that a run was started with.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.load(folder / RECORD)
+        is_whole = isinstance(config, DictConfig) and all(OmegaConf.is_dict(config.get(part)) for part in PARTS)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder / RECORD}: cannot be read ({reason})") from None
+    if not is_whole:
+        raise UserError(f"{folder / RECORD}: is not a run's config")
+    return cast("DictConfig", config)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_export(folder: Path) -> bool:
+    """Whether ``folder`` is what ``ppo-export`` wrote."""
+    return is_there(folder / EXPORT_RECORD)
 
 
 def known_runs(output_dir: str = "outputs") -> list[str]:

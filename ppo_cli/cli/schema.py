@@ -1,7 +1,7 @@
 """The settings that belong to the program itself, not to an algorithm, an environment or a network.
 
 `TrainSettings` declares the top-level keys of configs/train.yaml, with the same defaults; `EvalSettings` the keys of
-`ppo-eval`, `ReportSettings` those of `ppo-report`. The command line reads these declarations, as it reads those of the
+`ppo-eval`, and so on for the other commands. The command line reads these declarations, as it reads those of the
 configured classes.
 """
 
@@ -12,6 +12,9 @@ from typing import Annotated, Literal
 
 from ppo_cli.claims import ClaimName
 from ppo_cli.settings import Range, check_ranges
+
+MOST_PLAYED = 4
+"""Runs that are watched side by side at most."""
 
 Count = Annotated[int, Range(at_least=0)]
 AtLeastOne = Annotated[int, Range(at_least=1)]
@@ -49,6 +52,11 @@ class TrainSettings:
     """Shift and scale observations by their running moments."""
     normalize_reward: bool = False
     """Scale rewards by the running standard deviation of the return."""
+
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """After NaN or infinity: stop, or leave out the gradient step, or the environment's step and episode, and go on."""
+    max_skipped: AtLeastOne = 100
+    """Steps that on_nonfinite=skip leaves out before it stops after all."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives; auto takes a GPU where there is one."""
@@ -124,6 +132,58 @@ class EvalSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How to search for the best settings."""
+
+    trials: AtLeastOne = 50
+    """Configurations to try; a larger number later goes on with the same search."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How they are drawn: from where good ones lie dense, or anywhere."""
+    pruner: Literal["median", "asha", "none"] = "median"
+    """Which are stopped early: those below the median of others at the same step, or the best third, or none."""
+    startup_trials: Count = 10
+    """Trials that are drawn at random, and, by the median, pruned by nobody."""
+    warmup: Annotated[float, Range(at_least=0, at_most=1)] = 0.2
+    """Share of a run before which the median prunes nothing."""
+    seeds: AtLeastOne = 1
+    """Runs of each trial, of the seeds from seed on."""
+    score: Literal["mean", "iqm"] = "mean"
+    """Of their final returns: the mean, or that of the middle half."""
+    space: str | None = None
+    """File in space/ that says what is tried; null is the algorithm's own."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """How to watch a run's policy."""
+
+    episodes: AtLeastOne | None = None
+    """Episodes to play; null plays on in a terminal until you leave, and one elsewhere."""
+    seed: Annotated[int, Range(at_least=0, at_most=4294967295)] = 1
+    """Seed of the first episode; the next ones follow from the next numbers."""
+    sample: bool = False
+    """Draw actions from the policy as in training; otherwise the most probable one is taken."""
+    fps: Annotated[float, Range(above=0, at_most=100)] | None = None
+    """Steps shown in a second; null is 2 for Minesweeper and what the environment asks for elsewhere."""
+    output: str | None = None
+    """File to write in place of watching: .gif, .mp4, or .png, which shows up to 24 moments on one sheet."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives; auto takes a GPU where there is one."""
+    num_threads: Count = 0
+    """CPU threads of the network; 0 chooses."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """What to tell of runs, and where."""
 
@@ -137,10 +197,22 @@ class ReportSettings:
     """Draw PNG files, too, in a folder beside the HTML file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How to write a run's policy for others."""
+
+    format: Literal["safetensors", "onnx", "torchscript", "all"] = "safetensors"
+    """Form beside policy.safetensors and policy.json, which are always written; all is each of them."""
+    output: str | None = None
+    """Folder to write; null is <run>/export."""
+    trust: str | list[str] | None = None
+    """Modules of your own that the run's config may name."""
+
+
 SECTIONS = {
     "Training": ("total_env_steps", "num_envs", "rollout_length", "seed", "seeds"),
     "Optimizer": ("learning_rate", "learning_rate_schedule", "kl_adaptive_target", "optimizer", "adam_eps",
-                  "weight_decay", "normalize_obs", "normalize_reward"),
+                  "weight_decay", "normalize_obs", "normalize_reward", "on_nonfinite", "max_skipped"),
     "Hardware": ("device", "precision", "accelerate", "num_threads"),
     "Sweep": ("jobs", "job_timeout", "again", "claim"),
     "Output": ("log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "keep_best",

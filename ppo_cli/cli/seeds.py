@@ -16,16 +16,17 @@ from pathlib import Path
 from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer, what_is_left
-from ppo_cli.cli.hardware import available_cores
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
+from ppo_cli.envs.base import EnvError
+from ppo_cli.faults import NonFiniteError
+from ppo_cli.parallel import available_cores
 from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
 from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest, stop_on_signals
-from ppo_cli.train_state import NonFiniteError
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Trainer
 
 
@@ -86,14 +87,17 @@ class SeedGroup:
         """One run from its beginning to its end, in the calling thread."""
         if stop:
             return
+        trainer = None
         try:
             trainer = first if seed == self.seeds[0] else self.build(seed)
             _, exit_code = run_trainer(trainer, stop)
             if exit_code == UNSAVED:
                 self.failures[seed] = f"the last checkpoint could not be written: {what_is_left(trainer)}"
             self.returns[seed] = final_return(trainer)
-        except NonFiniteError as error:
-            self.failures[seed] = f"{error}; {what_is_left(trainer)}"
+        except (NonFiniteError, EnvError) as error:
+            self.failures[seed] = f"{error}; {what_is_left(trainer)}" if trainer else str(error)
+            if isinstance(error, EnvError) and error.traceback:
+                self.progress.warn(f"seed {seed}", error.traceback)
         except Exception as error:  # of one run among several: told here and at the end
             self.failures[seed] = f"{type(error).__name__}: {error}".strip(": ")
             self.progress.warn(f"seed {seed}", "".join(traceback.format_exception(error)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import choices_of, resolve
-from ppo_cli.cli.run_folder import RECORD, sweep_id
-from ppo_cli.run_files import shown_path, write_atomically
+from ppo_cli.cli.run_folder import RECORD, sweep_id, sweep_job
+from ppo_cli.run_files import command_line, shown_path, write_atomically
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 SWEEP_FILE = "sweep.yaml"
-NOT_COMPARED = ("quiet", "jobs", "job_timeout", "again", "run_name", "output_dir", "trust", "resume")
-"""Settings that say where a sweep lies and how it is worked off, not what its jobs are."""
+NOT_REPEATED = ("quiet", "jobs", "job_timeout", "again", "run_name", "resume", "launcher")
+"""Settings that say how a sweep is worked off: of no use to one of its runs alone."""
+
+NOT_COMPARED = (*NOT_REPEATED, "output_dir", "trust")
+"""Settings that do not change what its runs are."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,23 @@ class Sweep:
 
     command: str
     fixed: str  # digest of what all jobs share
-    words: list[str]  # what of it stood on the command line
+    words: list[str]  # what of it stood on the command line, flags included
     swept: dict[str, list[str]]  # values by setting
+    is_ours_to_name: bool = True  # the folders of its jobs; False with hydra.sweep.subdir
 
     def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
         """Whether ``other`` means the same jobs, or, where it ``may_grow``, others of the same kind."""
         mine, theirs = (list(self.swept), list(other.swept)) if may_grow else (self.swept, other.swept)
         return self.fixed == other.fixed and mine == theirs
 
-    @property
-    def size(self) -> int:
-        """Number of its jobs."""
-        return math.prod(len(set(values)) for values in self.swept.values())
+    def job_names(self) -> list[str]:
+        """What the folders of its jobs are called, if they are ours to name; as many names as jobs in any case."""
+        jobs = itertools.product(*([f"{name}={value}" for value in values] for name, values in self.swept.items()))
+        names = [sweep_job(number, words, list(self.swept)) for number, words in enumerate(jobs)]
+        return list(dict.fromkeys(names)) if self.swept else ["0"]
 
 
-def sweep_of(config: DictConfig, settings: list[Override], command: str) -> Sweep:
+def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> Sweep:
     """The sweep that these settings of the command line mean; ``config`` is what its jobs share."""
     shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
     given = {override.get_key_element(): override for override in settings}
@@ -56,10 +61,16 @@ def sweep_of(config: DictConfig, settings: list[Override], command: str) -> Swee
     words = [
         f"{name}={override.get_value_element_as_str()}"
         for name, override in given.items()
-        if name not in swept and name not in NOT_COMPARED and not name.startswith("hydra.")
+        if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
     ]
-    digest = hashlib.sha256(json.dumps([shared, sorted(words)], sort_keys=True, default=str).encode()).hexdigest()
-    return Sweep(command, digest[:16], words, swept)
+    return Sweep(
+        command_line(), digest(shared, sorted(words)), [*flags, *words], swept, "hydra.sweep.subdir" not in given
+    )
+
+
+def digest(*content: Any) -> str:  # noqa: ANN401 - whatever JSON can spell, and what str can
+    """A few characters that stand for the content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def swept_values(override: Override) -> list[str]:
@@ -69,10 +80,10 @@ def swept_values(override: Override) -> list[str]:
     return [override.input_line.partition("=")[2] if override.input_line else ""]
 
 
-def read_sweep(folder: Path) -> Sweep | None:
+def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
     """What the sweep in this folder is, None where there is none."""
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(folder / SWEEP_FILE))
+        content: Any = OmegaConf.to_container(OmegaConf.load(folder / file))
         return Sweep(**content)
     except (OSError, TypeError, ValueError):
         return None
@@ -99,11 +110,11 @@ def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:
     return folder
 
 
-def newest_like(sweep: Sweep, parent: Path) -> Path | None:
+def newest_like(sweep: Sweep, parent: Path, file: str = SWEEP_FILE) -> Path | None:
     """The newest folder in ``parent`` with the same sweep."""
-    found = [path.parent for path in parent.glob(f"*/{SWEEP_FILE}")]
-    same = [folder for folder in found if (other := read_sweep(folder)) and sweep.is_same(other, may_grow=False)]
-    return max(same, key=lambda folder: (folder / SWEEP_FILE).stat().st_mtime, default=None)
+    found = [path.parent for path in parent.glob(f"*/{file}")]
+    same = [folder for folder in found if (other := read_sweep(folder, file)) and sweep.is_same(other, may_grow=False)]
+    return max(same, key=lambda folder: (folder / file).stat().st_mtime, default=None)
 
 
 @contextmanager
@@ -116,11 +127,13 @@ def claimed(folder: Path, content: Mapping[str, Any], file: str = SWEEP_FILE) ->
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        except BlockingIOError:
+            why = "another process is at work in it; again=true begins another"
+            raise UserError(f"{shown_path(folder)}: {why}") from None
         write_atomically(folder / file, OmegaConf.to_yaml(OmegaConf.create(dict(content))).encode())
         yield
-    except BlockingIOError:
-        raise UserError(f"{shown_path(folder)}: another process is at work in it; again=true begins another") from None
     finally:
         os.close(descriptor)
 

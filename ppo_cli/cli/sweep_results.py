@@ -48,11 +48,11 @@ def announce(sweep: Sweep, folder: Path, *, is_quiet: bool) -> None:
     """Say how many runs there are, and where they go."""
     if is_quiet:
         return
-    done = sum(is_finished(job) for job in job_folders(folder))
-    rows = {"sweep": f"{sweep.size} jobs: {', '.join(sweep.swept)}" if sweep.swept else "one job"}
+    size, done = len(sweep.job_names()), number_done(sweep, folder)
+    rows = {"sweep": f"{size} jobs: {', '.join(sweep.swept)}" if sweep.swept else "one job"}
     if done:
-        rows["goes on"] = f"{done} of {sweep.size} are done"
-    if done >= sweep.size:
+        rows["goes on"] = f"{done} of {size} are done"
+    if done == size:
         rows["goes on"] = "all of them are done; again=true begins anew"
     print("\n" + table(rows | {"sweep folder": shown_path(folder)}) + "\n", flush=True)
 
@@ -75,12 +75,18 @@ def conclude(sweep: Sweep, folder: Path, *, is_stopped: bool, is_quiet: bool) ->
         print("\n" + "\n".join(lines(ranked)))
         fixed = [word for word in sweep.words if not word.startswith(tuple(f"{name}=" for name in SEEDS))]
         rows["best"] = shlex.join(["ppo-train", *fixed, *ranked[0].words])
-    left = sweep.size - (len(jobs) - len(unfinished))
-    if left > 0:
-        rows["go on"] = f"the same command again runs the {left} of {sweep.size} that are not done"
+    size = len(sweep.job_names())
+    if left := size - number_done(sweep, folder):
+        rows["go on"] = f"the same command again runs the {left} of {size} that are not done"
     name = shlex.quote(shown_path(folder))
     rows |= {"report": f"ppo-report {name}", "look at it": f"tensorboard --logdir {name}"}
     print("\n" + table(rows) + "\n", flush=True)
+
+
+def number_done(sweep: Sweep, folder: Path) -> int:
+    """How many of the sweep's jobs are finished; a folder with a name may hold others too."""
+    jobs = [folder / name for name in sweep.job_names()] if sweep.is_ours_to_name else job_folders(folder)
+    return sum(is_finished(job) for job in jobs)
 
 
 def job_folders(folder: Path) -> list[Path]:

@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
 from ppo_cli.cli.claim import report_claims
-from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, resolve, unknown_setting
+from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
-from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, seed_runs
+from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, require_own_files, saved_config, seed_runs
+from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
-from ppo_cli.run_files import CRASH_FILE, command_line
+from ppo_cli.run_files import CRASH_FILE
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hydra.core.override_parser.types import Override
 
     from ppo_cli.trainer import Trainer
@@ -46,6 +50,8 @@ def command(words: list[str]) -> int:
         from ppo_cli.cli.complete import complete_train
 
         return complete_train(words[1:])
+    if problems := secret_problems(words):
+        raise UserError(*problems)
     arguments = sort_arguments(words)
     flags = arguments.flags
     if "--version" in flags:
@@ -132,7 +138,10 @@ def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
     """Why the run folder cannot be made where the config wants it."""
     is_sweep = config.hydra.mode == RunMode.MULTIRUN
-    folder = Path(str(config.hydra.sweep.dir if is_sweep else config.hydra.run.dir))
+    try:
+        folder = Path(str(config.hydra.sweep.dir if is_sweep else config.hydra.run.dir))
+    except OmegaConfBaseException as error:
+        return [first_line(error)]
     names = ("hydra.sweep.dir=" if is_sweep else "hydra.run.dir=", "run_name=")
     given = next((override for name in names for override in overrides if override.startswith(name)), None)
     problem = folder_problem(folder, given or f"output_dir={config.get('output_dir')}")
@@ -150,11 +159,11 @@ def trusted_on_command_line(arguments: Arguments) -> list[str]:
 def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> int:
     """All jobs of a sweep that are not done. A failed job does not stop the others; a signal stops them all."""
     settings = swept_settings(composer, arguments.overrides, config)
-    sweep = sweep_of(config, settings, command_line())
+    sweep = sweep_of(config, settings, repeated_flags(arguments))
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
-    if "hydra.sweep.subdir" not in names and sweep.swept:
+    if sweep.is_ours_to_name and sweep.swept:
         template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(sweep.swept)}]}}"
         extra.append(f"hydra.sweep.subdir='{template}'")
     with claimed(folder, asdict(sweep)):
@@ -173,6 +182,12 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
     return 0
 
 
+def repeated_flags(arguments: Arguments) -> list[str]:
+    """The flags without which the settings would mean something else."""
+    flags = {"--config-dir", "--config-path", "--config-name"} & arguments.flags.keys()
+    return [word for flag in sorted(flags) for word in (flag, arguments.flags[flag])]
+
+
 def task(config: DictConfig) -> float:
     """One job, in this process or in one of a launcher's. Returns the figure that a Hydra sweeper maximizes."""
     hydra_config = HydraConfig.get()
@@ -180,13 +195,29 @@ def task(config: DictConfig) -> float:
     overrides = [str(override) for override in hydra_config.overrides.task]
     if hydra_config.mode == RunMode.MULTIRUN:
         print(f"\nrun {int(hydra_config.job.num) + 1}: {' '.join(overrides)}", flush=True)
-    try:
+
+    def work() -> float:
         settings = validated(resolve(config, dict(hydra_config.runtime.choices)))
         if hydra_config.mode == RunMode.MULTIRUN:
             if is_done(settings, run_dir):
                 return job_return(run_dir)
             settings = take_up(settings, run_dir)
         return run(settings, run_dir, overrides)
+
+    try:
+        return reported(work, run_dir)
+    finally:
+        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
+
+
+def reported(work: Callable[[], float], run_dir: Path) -> float:
+    """What ``work`` returns.
+
+    Raises:
+        ReportedError: in place of any other error, which has been told, and kept in the run folder.
+    """
+    try:
+        return work()
     except UserError as error:
         print_problems(error.problems)
         raise ReportedError(USER_ERROR) from error
@@ -195,8 +226,6 @@ def task(config: DictConfig) -> float:
     except Exception as error:
         report_crash(error, run_dir)
         raise ReportedError(CRASH) from error
-    finally:
-        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
 
 
 def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
@@ -242,8 +271,9 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     name = str(given.pop("resume"))
     members = seed_runs(Path(name))
     folder = Path(name) if members else find_run(name, str(given.get("output_dir", "outputs")))
-    saved = OmegaConf.create(OmegaConf.load((members[0] if members else folder) / "config.yaml"))
-    assert isinstance(saved, DictConfig)
+    for each in [folder, *members]:
+        require_own_files(each)
+    saved = saved_config(members[0] if members else folder)
     for name, value in given.items():
         if name in KEPT or name.startswith(("hydra", "network.")):
             raise UserError(f"{name}={value}: a run that goes on keeps its {name}")

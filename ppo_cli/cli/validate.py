@@ -17,15 +17,21 @@ from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import closest, unknown_setting, unnamed_network
 from ppo_cli.cli.declared import Option, Setting, UndeclaredError, declared_settings
-from ppo_cli.cli.trust import is_trusted, search_path, target_problem
+from ppo_cli.cli.trust import is_trusted_by_user, search_path, target_problem
 
 Settings = dict[str, Any]
 
 TRAIN_SETTINGS = "ppo_cli.cli.schema.TrainSettings"
 EVAL_SETTINGS = "ppo_cli.cli.schema.EvalSettings"
+SEARCH_SETTINGS = "ppo_cli.cli.schema.SearchSettings"
+PLAY_SETTINGS = "ppo_cli.cli.schema.PlaySettings"
 REPORT_SETTINGS = "ppo_cli.cli.schema.ReportSettings"
+EXPORT_SETTINGS = "ppo_cli.cli.schema.ExportSettings"
 PARTS = ("env", "network", "algo")
 BOOKKEEPING = ("_target_", "name")
+
+MOST_DIVISORS = 100_000
+"""Tried for a suggestion: the batch may be any number that a user types."""
 
 EXTRAS = {
     "gymnasium.envs.box2d": ("Box2D", "box2d"),
@@ -79,7 +85,7 @@ def declarations(config: Settings) -> Declared:
         target = node.get("_target_")
         if target is None and part == "network":
             declared.parts[part] = {}
-        elif problem := target_problem(target):
+        elif problem := target_problem(target, part):
             declared.problems.append(f"{part}._target_={target}: {problem}")
         else:
             try:
@@ -216,7 +222,8 @@ def minibatch_problems(config: Settings) -> Iterator[str]:
     batch = config["num_envs"] * config["rollout_length"]
     size = f"the batch of {batch} (num_envs={config['num_envs']} x rollout_length={config['rollout_length']})"
     if batch % parts:
-        divisors = [number for number in range(1, batch // 2 + 1) if batch % number == 0]
+        small = [number for number in range(1, min(math.isqrt(batch), MOST_DIVISORS) + 1) if batch % number == 0]
+        divisors = {number for low in small for number in (low, batch // low) if number <= batch // 2}
         near = sorted(sorted(divisors, key=lambda number: abs(number - parts))[:2])
         yield f"num_minibatches={parts}: does not divide {size}; try {' or '.join(map(str, near))}"
     elif batch // parts < 2:
@@ -261,7 +268,7 @@ def gymnasium_problems(config: Settings) -> Iterator[str]:
         return
     module, _, _ = env["id"].rpartition(":")
     if module:
-        if not is_trusted(module):
+        if not is_trusted_by_user(module):
             yield f"env.id={env['id']}: imports {module}; if you trust its code, say trust={module.split('.')[0]}"
         return
     import gymnasium

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_cli.faults import TRANSITIONS, Faults, NonFiniteError
 from ppo_cli.types import Obs, Step
 
 Autoreset = Literal["same_step", "next_step"]
@@ -92,10 +93,71 @@ class HasState(Protocol):
         ...
 
 
+class EnvError(Exception):
+    """An environment failed for good. The message names it and the cause.
+
+    Args:
+        traceback: Where it raised, as its author knows it; empty where it did not.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Fault(NamedTuple):
+    """Something that went wrong in the last step and was put right.
+
+    The step of these environments is void: it paid nothing, and fresh episodes have begun in them.
+    """
+
+    envs: list[int]
+    kind: Literal["restart", "nonfinite"]
+    cause: str  # a clause
+
+    def tell(self, faults: Faults) -> None:
+        """Have it counted and said.
+
+        Raises:
+            NonFiniteError: there were too many of its kind.
+        """
+        if self.kind == "restart":
+            faults.restarted(self.cause, self.envs)
+        else:
+            faults.skip(TRANSITIONS, NonFiniteError(self.cause))
+
+
+@runtime_checkable
+class HasFaults(Protocol):
+    """An environment whose parts may fail and be replaced."""
+
+    may_fail: bool
+    """Whether they may, as it was built."""
+
+    def faults(self) -> list[Fault]:
+        """What went wrong since the last call."""
+        ...
+
+
 @runtime_checkable
 class HasPicture(Protocol):
     """An environment that can draw its latest finished episodes."""
 
     def picture(self) -> NDArray[np.uint8] | None:
         """uint8 [H, W, 3], or None before the first episode has ended."""
+        ...
+
+
+@runtime_checkable
+class HasFrame(Protocol):
+    """An environment whose first copy can be watched. ``render_fps`` says how many steps a second look natural."""
+
+    render_fps: float
+
+    def frame(self) -> NDArray[np.uint8]:
+        """What the last ``reset`` or ``step`` of environment 0 led to, before any autoreset; uint8 [H, W, 3].
+
+        Raises:
+            ValueError: it cannot be drawn here; says what is missing.
+        """
         ...

@@ -143,6 +143,7 @@ class CartPole:
     """
 
     autoreset: Autoreset = "same_step"
+    render_fps = 1 / SECONDS
 
     def __init__(
         self,
@@ -198,6 +199,7 @@ class CartPole:
         self.carts.seed[:] = np.array(list(seeds), np.uint64)
         self.carts.episode[:] = 0
         start_all(self.carts)
+        self._final_obs[:] = self.carts.obs
         return self.obs
 
     def step(self, action: Tensor) -> Step:
@@ -214,6 +216,16 @@ class CartPole:
     def episode_metrics(self) -> dict[str, Tensor]:
         """None of its own."""
         return {}
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Cart 0 as Gymnasium draws it, uint8 [400, 600, 3].
+
+        Raises:
+            ValueError: without the package that Gymnasium draws with.
+        """
+        from ppo_cli.envs.gymnasium_frames import cartpole_frame
+
+        return cartpole_frame(self._final_obs[0])
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the future depends on, as copies."""

@@ -1,36 +1,38 @@
 """Any Gymnasium environment as a batch of environments that speaks tensors.
 
-Stepping is Gymnasium's own: the environment's vector entry point where it has one, otherwise ``SyncVectorEnv`` or
-``AsyncVectorEnv``. This module only translates: observations to float32 (images stay uint8), actions from the policy's
-space to the environment's, and the two autoreset modes (https://farama.org/Vector-Autoreset-Mode) to one ``Step``.
-Statistics and normalization are the trainer's, not Gymnasium wrappers', so that a checkpoint holds them.
+Stepping is Gymnasium's own: the environment's vector entry point where it has one, otherwise ``SyncVectorEnv``, here or
+in worker processes (`ppo_cli.envs.supervised`). This module only translates: observations to float32 (images stay
+uint8), actions from the policy's space to the environment's, and the two autoreset modes
+(https://farama.org/Vector-Autoreset-Mode) to one ``Step``. Statistics and normalization are the trainer's, not
+Gymnasium wrappers', so that a checkpoint holds them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_cli.envs.base import Autoreset, NoStateError
-from ppo_cli.envs.gymnasium_making import autoreset_mode, find_spec, make_vector_env, wrapper_named
+from ppo_cli.envs.base import Autoreset, Fault, NoStateError
+from ppo_cli.envs.gymnasium_frames import drawn
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env, wrapper_named
+from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
+from ppo_cli.envs.nonfinite import describe, nonfinite_rows, voided
 from ppo_cli.envs.object_state import capture, restore
+from ppo_cli.envs.supervised import SupervisedVectorEnv, fresh_seeds
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 
-ActionTranslation = Callable[[Tensor], NDArray[Any]]
-
 SUCCESS_KEYS = ("is_success", "success")
-CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its last call
 
 
 class GymnasiumVecEnv:
@@ -52,12 +54,16 @@ class GymnasiumVecEnv:
         id: Registered id, or ``module:id``, which imports the module first.
         kwargs: Keywords for the environment's constructor; ``max_episode_steps`` sets another time limit.
         vectorization: ``native`` is the environment's own vector entry point, ``sync`` steps one after the other,
-            ``async`` in one process each (for environments slower than about 0.1 ms a step); ``auto`` is native where
-            it exists and suits the other settings, otherwise sync.
+            ``async`` shares them among worker processes (for environments slower than about 0.05 ms a step); ``auto``
+            is native where it exists and suits the other settings, otherwise sync.
         autoreset: Whether a finished episode restarts in the same step or in the next; ``auto`` is what a native
             environment does, and the same step otherwise.
         wrappers: Wrappers for each environment, innermost first: a name from ``gymnasium.wrappers``, ``{name:
             {keyword: value}}``, or a callable.
+        num_workers: Processes of ``async``, at most one for each environment; 0 is one for each core.
+        timeout: Seconds that a worker may take for a step of its environments before it is replaced.
+        max_restarts: Workers that may die or hang, and be replaced, before the run ends.
+        skip_nonfinite: Whether an environment that gives NaN or infinity loses its episode, rather than its run.
         trusted_modules: Top-level packages that ``module:id`` may import.
 
     Raises:
@@ -77,6 +83,10 @@ class GymnasiumVecEnv:
         vectorization: Literal["auto", "native", "sync", "async"] = "auto",
         autoreset: Literal["auto", "same_step", "next_step"] = "auto",
         wrappers: Sequence[Any] = (),
+        num_workers: Annotated[int, Range(at_least=0)] = 0,
+        timeout: Annotated[float, Range(above=0)] = 60.0,
+        max_restarts: Annotated[int, Range(at_least=0)] = 10,
+        skip_nonfinite: bool = False,
         trusted_modules: Sequence[str] = (),
     ) -> None:
         check_arguments(GymnasiumVecEnv.__init__, locals())
@@ -90,7 +100,7 @@ class GymnasiumVecEnv:
             vectorization,
             autoreset,
             wrappers,
-            trusted_modules,
+            trusted_modules=trusted_modules,
         )
         self._against_copying: str | None = None  # empty: tried, and they play alike
         self._env = make_vector_env(
@@ -100,7 +110,13 @@ class GymnasiumVecEnv:
             vectorization,
             autoreset,
             [wrapper_named(wrapper) for wrapper in wrappers],
+            Workers(num_workers, timeout, max_restarts),
         )
+        is_native = not isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv)
+        self._skips = skip_nonfinite and not is_native  # a native batch cannot reset one of its environments
+        self._skipped: list[Fault] = []
+        self._seeds: list[int] = []
+        self.may_fail = self._skips or isinstance(self._env, SupervisedVectorEnv)
         try:
             self.autoreset = cast(Autoreset, autoreset_mode(self._env))
             self._obs_space = emitted_space(self._env.single_observation_space, id)
@@ -120,7 +136,8 @@ class GymnasiumVecEnv:
         """Start N fresh episodes, environment n from ``seeds[n]``. Returns the first observations [N, *O]."""
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset takes one seed per environment: {self.num_envs}, got {len(seeds)}")
-        obs, info = self._reset_env([int(seed) for seed in seeds])
+        self._seeds = [int(seed) for seed in seeds]
+        obs, info = self._reset_env(self._seeds)
         return self._emitted(obs, info)
 
     def step(self, action: Tensor) -> Step:
@@ -135,13 +152,21 @@ class GymnasiumVecEnv:
                 final_info = info.get("final_info", {})
                 final_obs = self._final_obs(obs, done, info)
             self._note_success(final_info)
-        return Step(
+        step = Step(
             obs,
             torch.from_numpy(np.asarray(reward, dtype=np.float32)),
             torch.from_numpy(terminated),
             torch.from_numpy(truncated),
             final_obs,
         )
+        return self._without_nonfinite(step) if self._skips else step
+
+    def faults(self) -> list[Fault]:
+        """What went wrong since the last call: workers that were replaced, and numbers that were none."""
+        found, self._skipped = self._skipped, []
+        if isinstance(self._env, SupervisedVectorEnv):
+            found, self._env.faults = self._env.faults + found, []
+        return found
 
     def episode_metrics(self) -> dict[str, Tensor]:
         """Figures of the episodes that the last step ended: whether each [N] succeeded, if the environment tells.
@@ -150,13 +175,36 @@ class GymnasiumVecEnv:
         """
         return {} if self._success is None else {"charts/success_rate": self._success}
 
+    @property
+    def render_modes(self) -> Sequence[str]:
+        """The ways in which the environment says that it can draw itself."""
+        return list(self._env.metadata.get("render_modes") or ())
+
+    @property
+    def render_fps(self) -> float:
+        """Steps a second that look natural, as the environment says."""
+        return float(self._env.metadata.get("render_fps") or 30)
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Environment 0 as it draws itself; it must have been made with ``render_mode="rgb_array"``.
+
+        With ``autoreset="same_step"`` an episode's last picture is already that of the next one.
+
+        Raises:
+            ValueError: a package that it draws with is missing, or it draws no pictures.
+        """
+        envs = getattr(self._env, "envs", None)
+        if not envs:
+            raise ValueError(f"{self._id} can only be drawn with vectorization=sync")
+        return drawn(self._id, envs[0].render)
+
     def state_dict(self) -> dict[str, Any]:
         """All that the future depends on, as plain data; the first call tries on copies whether it really is all.
 
         Raises:
             NoStateError: the environment holds something that cannot be copied, or a copy played differently.
         """
-        if isinstance(self._env, AsyncVectorEnv):
+        if isinstance(self._env, SupervisedVectorEnv):
             raise NoStateError("its environments are in processes of their own (env.vectorization=async)")
         success = None if self._success is None else self._success.clone()
         try:
@@ -177,10 +225,7 @@ class GymnasiumVecEnv:
 
     def close(self) -> None:
         """Release windows, files and processes. Safe to call twice, and after a worker process died."""
-        if isinstance(self._env, AsyncVectorEnv):
-            all_alive = all(process.is_alive() for process in self._env.processes)
-            self._env.close(timeout=CLOSE_TIMEOUT, terminate=not all_alive)
-        elif not self._env.closed:
+        if not self._env.closed:
             self._env.close()
             self._env.closed = True  # some native environments override close() and forget
 
@@ -198,9 +243,20 @@ class GymnasiumVecEnv:
             raise NoStateError(self._against_copying)
 
     def _reset_env(self, seeds: list[int]) -> tuple[Any, dict[str, Any]]:
-        if hasattr(self._env, "env_fns"):  # sync or async
+        if isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv):
             return self._env.reset(seed=cast(Any, seeds))
         return self._env.reset(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+
+    def _without_nonfinite(self, step: Step) -> Step:
+        """The step, with environments reset from fresh seeds that gave NaN or infinity."""
+        rows = nonfinite_rows(step)
+        if not rows.any():
+            return step
+        for row in rows.nonzero().flatten().tolist():
+            self._skipped.append(Fault([row], "nonfinite", f"environment {row} {describe(step, row)}"))
+        self._seeds = fresh_seeds(self._seeds, 1)
+        obs, info = self._env.reset(seed=cast(Any, self._seeds), options={"reset_mask": rows.numpy()})
+        return voided(step, rows, self._emitted(obs, info))
 
     def _count_masked_actions(self, id: str) -> int:
         """A if the environment reports action masks [N, A], otherwise 0."""
@@ -247,46 +303,6 @@ class GymnasiumVecEnv:
             legal[reported] = np.array(info["action_mask"][reported].tolist(), dtype=bool)
             legal[~legal.any(axis=1)] = True
         return torch.from_numpy(legal)
-
-
-def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
-    """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"{id} has observations of {space}, which do not become one array: use vectorization=sync for a native "
-            "environment, or a wrapper such as FilterObservation, FlattenObservation or TransformObservation"
-        )
-    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return space
-    return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-
-
-def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[Any], ActionTranslation]:
-    """The space that the policy acts in, and the function from its actions [N, *A] to the environment's."""
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return spaces.Discrete(int(space.n)), lambda action: action.numpy(force=True).astype(np.int64) + start
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return _box_translation(space)
-    raise ValueError(
-        f"{id} has actions of {space}; a policy here acts in Discrete or in Box with real numbers: "
-        "wrap the environment with TransformAction into one of these"
-    )
-
-
-def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
-    half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
-
-    def to_env_action(action: Tensor) -> NDArray[Any]:
-        stretched: NDArray[np.float64] = centre + half_width * action.numpy(force=True)
-        return stretched.clip(low, high).astype(space.dtype)
-
-    policy_low = np.where(bounded, -1, low).astype(np.float32)
-    policy_high = np.where(bounded, 1, high).astype(np.float32)
-    return spaces.Box(policy_low, policy_high, dtype=np.float32), to_env_action
 
 
 def _reported(info: Mapping[str, Any], key: str) -> NDArray[np.bool_]:

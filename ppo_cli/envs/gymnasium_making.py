@@ -6,18 +6,31 @@ import copy
 import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from ppo_cli.envs.supervised import SupervisedVectorEnv
+from ppo_cli.parallel import available_cores
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
+
 EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 """Package that an environment's entry point lives in, and the extra of ours that installs what it needs."""
+
+
+class Workers(NamedTuple):
+    """How asynchronous environments are run; the words are those of ``GymnasiumVecEnv``."""
+
+    number: int
+    timeout: float
+    max_restarts: int
 
 
 def find_spec(id: str, trusted_modules: Sequence[str] = ()) -> EnvSpec:
@@ -51,6 +64,7 @@ def make_vector_env(
     vectorization: str,
     autoreset: str,
     wrappers: Sequence[Callable[[Any], Any]],
+    workers: Workers,
 ) -> AnyVectorEnv:
     """Gymnasium's own vector environment for these settings; the words are those of ``GymnasiumVecEnv``.
 
@@ -69,21 +83,24 @@ def make_vector_env(
                     f"{spec.id} steps natively with autoreset {mode or 'not declared'}, but {autoreset} was asked for "
                     "and only same_step and next_step are known: use vectorization=sync"
                 )
-        return gym.make_vec(
-            spec,
-            num_envs,
-            vectorization_mode="async" if vectorization == "async" else "sync",
-            vector_kwargs={
-                "copy": False,
-                "autoreset_mode": AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.SAME_STEP,
-            },
-            wrappers=cast(Any, [*wrappers, _flat, _FinalObsKept]),
-            **kwargs,
-        )
+        make_env = partial(make_single, spec, kwargs, [*wrappers, _flat, _FinalObsKept])
+        restart = AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.SAME_STEP
+        if vectorization != "async":
+            return SyncVectorEnv([make_env] * num_envs, copy=False, autoreset_mode=restart)
+        num_workers = workers.number or available_cores()
+        return SupervisedVectorEnv(make_env, num_envs, restart, num_workers, workers.timeout, workers.max_restarts)
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ValueError(_missing_package(spec.id, str(spec.entry_point), error)) from error
     except TypeError as error:
         raise ValueError(f"{spec.id} could not be made with kwargs {kwargs}: {error}") from error
+
+
+def make_single(spec: EnvSpec, kwargs: dict[str, Any], wrappers: Sequence[Callable[[Any], Any]]) -> gym.Env[Any, Any]:
+    """One environment in its wrappers."""
+    env = gym.make(spec, **kwargs)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
 
 
 def _make_native(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_cli.algorithms.ppo import EARLY_STOP_FACTOR, PPO
+from ppo_cli.algorithms.ppo import EARLY_STOP_FACTOR, LAST_EPOCH, PPO
 from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
@@ -28,6 +30,7 @@ from ppo_cli.kernels.ppo import (
     NUM_FIGURES,
     POLICY_LOSS,
     RATIO_MAX,
+    STOPPED,
     VALUE_LOSS,
     Adam,
     Exchange,
@@ -38,7 +41,7 @@ from ppo_cli.kernels.ppo import (
 from ppo_cli.kernels.threads import new_barrier
 from ppo_cli.losses import MAX_LOG_RATIO
 from ppo_cli.schedules import schedule_factor
-from ppo_cli.train_state import NonFiniteError, TrainState
+from ppo_cli.train_state import TrainState
 from ppo_cli.types import Rollout
 
 FIGURES = {
@@ -51,7 +54,6 @@ FIGURES = {
     "losses/kl": KL,
     "losses/ratio_max": RATIO_MAX,
 }
-LAST_EPOCH = ("losses/approx_kl", "losses/kl", "losses/clipfrac")
 
 MAX_SLICES = 16
 MAX_SLICED = 1 << 22
@@ -79,7 +81,8 @@ class FusedPPO:
         """As ``PPO.update``.
 
         Raises:
-            NonFiniteError: a gradient is NaN or infinite; the weights are as before its minibatch.
+            NonFiniteError: a gradient is NaN or infinite, and no such step may be left out; the weights are as before
+                its minibatch.
         """
         ppo = self.ppo
         samples = self.samples(rollout)
@@ -101,8 +104,8 @@ class FusedPPO:
         generator = state.minibatch_generator
         before = generator.get_state()
         order = shuffles(batch, ppo.num_epochs, generator)
-        self.run(state, samples, objective, order, minibatch, report)
-        begun = -(-num_seen(report) // per_epoch)
+        reached = self.run(state, samples, objective, order, minibatch, report)
+        begun = -(-reached // per_epoch)
         if begun < ppo.num_epochs:  # where an early stop leaves the generator that is asked before each epoch
             generator.set_state(before)
             shuffles(batch, begun, generator)
@@ -116,15 +119,17 @@ class FusedPPO:
         order: NDArray[np.int64],
         minibatch: int,
         report: NDArray[np.float64],
-    ) -> None:
-        """The kernel on every thread, this one included; fills ``report`` and moves the weights."""
+    ) -> int:
+        """The kernel on every thread, this one included; fills ``report`` and moves the weights.
+
+        Returns how many minibatches were reached. Where a step may be left out, the kernel goes on behind it.
+        """
         group = self.moments.optimizer.param_groups[0]
-        steps = self.moments.steps_taken
         beta1, beta2 = group["betas"]
         adam = Adam(
             first=self.moments.first,
             second=self.moments.second,
-            steps_taken=steps,
+            steps_taken=self.moments.steps_taken,
             learning_rate=float(group["lr"]),
             beta1=beta1,
             beta2=beta2,
@@ -132,16 +137,27 @@ class FusedPPO:
             weight_decay=group["weight_decay"],
             max_grad_norm=self.ppo.max_grad_norm,
         )
-        shared = (samples, objective, adam, self.exchange(minibatch), order, minibatch, report)
-        outcome = self.workers.run_timed(
-            lambda thread, threads: update(thread, threads, self.network, self.scratch[thread], *shared)
-        )
-        steps_taken = int(np.isfinite(report[:, GRAD_NORM]).sum())
-        self.moments.steps_taken = steps + steps_taken
-        if outcome == NOT_FINITE:
-            row = report[steps_taken].tolist()
-            loss = (row[POLICY_LOSS] + self.ppo.value_coef * row[VALUE_LOSS]) / max(row[COUNT], 1)
-            raise NonFiniteError.of(row[GRAD_NORM], loss, state.updates + 1, steps_taken + 1)
+        row, exchange = 0, self.exchange(minibatch)
+        while True:
+            shared = (samples, objective, adam, exchange, order, minibatch, report, row)
+            outcome = self.workers.run_timed(partial(self.work, shared))
+            steps_taken = int(np.isfinite(report[row:, GRAD_NORM]).sum())
+            self.moments.steps_taken += steps_taken
+            row += steps_taken
+            if outcome != NOT_FINITE:
+                return row + (outcome == STOPPED)
+            figures = report[row].tolist()
+            loss = (figures[POLICY_LOSS] + self.ppo.value_coef * figures[VALUE_LOSS]) / max(figures[COUNT], 1)
+            error = NonFiniteError.of(figures[GRAD_NORM], loss, state.updates + 1, row + 1)
+            state.faults.skip(GRADIENT_STEPS, error)
+            report[row] = np.nan
+            row += 1
+            adam = adam._replace(steps_taken=self.moments.steps_taken)
+
+    def work(self, shared: tuple[Any, ...], thread: int, num_threads: int) -> int:
+        """One thread's part of the kernel; how the update ended."""
+        outcome: int = update(thread, num_threads, self.network, self.scratch[thread], *shared)
+        return outcome
 
     @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
     def exchange(self, minibatch: int) -> Exchange:
@@ -196,16 +212,20 @@ class FusedPPO:
         self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float
     ) -> dict[str, float]:
         """Means over the minibatches that were looked at, as ``PPO.update`` takes them."""
-        seen = num_seen(report)
+        seen = np.flatnonzero(~np.isnan(report[:, COUNT]))
         per_epoch = len(report) // self.ppo.num_epochs
-        means = report[:seen] / np.maximum(report[:seen, COUNT, None], 1)
-        means[:, RATIO_MAX] = report[:seen, RATIO_MAX]
+        means = report[seen] / np.maximum(report[seen, COUNT, None], 1)
+        means[:, RATIO_MAX] = report[seen, RATIO_MAX]
+        if not len(seen):
+            means = np.full((1, NUM_FIGURES), np.nan)
+            seen = np.zeros(1, np.int64)
         overall = means.mean(axis=0).tolist()
-        last_epoch = means[(seen - 1) // per_epoch * per_epoch :].mean(axis=0).tolist()
-        steps = int(np.isfinite(report[:, GRAD_NORM]).sum())
+        last_epoch = means[seen >= seen[-1] // per_epoch * per_epoch].mean(axis=0).tolist()
+        taken = np.isfinite(report[:, GRAD_NORM])
+        steps = int(taken.sum())
         return {
             **{tag: overall[column] for tag, column in FIGURES.items()},
-            "losses/grad_norm": float(report[:steps, GRAD_NORM].mean()) if steps else math.nan,
+            "losses/grad_norm": float(report[taken, GRAD_NORM].mean()) if steps else math.nan,
             "losses/explained_variance": advantages.explained_variance(
                 samples.value, samples.value_target, samples.valid
             ),
@@ -219,11 +239,6 @@ class FusedPPO:
 def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray[np.int64]:
     """The order of the samples in each epoch, [epochs, B]."""
     return np.stack([torch.randperm(batch, generator=generator).numpy() for _ in range(num_epochs)])
-
-
-def num_seen(report: NDArray[np.float64]) -> int:
-    """Minibatches that were looked at."""
-    return int((~np.isnan(report[:, COUNT])).sum())
 
 
 def num_slices(network: Network, minibatch: int) -> int:

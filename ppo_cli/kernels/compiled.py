@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -51,11 +54,39 @@ def is_kept() -> bool:
     Numba would look for another folder, one that it shares with the machine code of other sources.
     """
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
+        for folder in (cache_folder().parent, cache_folder()):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_private(cache_folder()):
+            warnings.warn(f"others can write to {cache_folder()}: kernels are compiled anew each time", stacklevel=2)
+            return False
         with tempfile.TemporaryFile(dir=cache_folder()):
             return True
     except OSError:
         return False
+
+
+def is_private(folder: Path) -> bool:
+    """Whether nobody but this user and root can put machine code into ``folder``, or another folder in its place."""
+    if not hasattr(os, "getuid"):
+        return True
+    for path in [(real := folder.resolve()), *real.parents]:
+        status = path.stat()
+        is_shared = bool(status.st_mode & 0o002) or bool(status.st_mode & 0o020 and not is_own_group(status.st_gid))
+        is_sticky = path != real and bool(status.st_mode & stat.S_ISVTX)  # /tmp: what lies in it stays its owner's
+        if status.st_uid not in (os.getuid(), 0) or (is_shared and not is_sticky):
+            return False
+    return True
+
+
+def is_own_group(group: int) -> bool:
+    """Whether it is the group that many systems make for each user, called like him and his alone."""
+    import grp
+    import pwd
+
+    with suppress(KeyError):
+        found = grp.getgrgid(group)
+        return found.gr_name == pwd.getpwuid(os.getuid()).pw_name and set(found.gr_mem) <= {found.gr_name}
+    return False
 
 
 @cache

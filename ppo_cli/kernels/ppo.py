@@ -339,18 +339,22 @@ def update(
     order: NDArray[np.int64],
     minibatch_size: int,
     report: NDArray[np.float64],
+    first_row: int,
 ) -> int:
     """One thread's part of an update on every epoch of ``order`` [epochs, B], in minibatches of this many samples.
 
     ``report`` [epochs * minibatches, NUM_FIGURES] receives sums over the valid samples of each minibatch, its largest
     ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
-    alone. Returns how the update ended, the same for all threads.
+    alone, and so are those before ``first_row``. Returns how the update ended, the same for all threads.
     """
     slices, units, barrier = len(exchange.gradient), exchange.squares.shape[1], exchange.barrier
     first_unit, end_unit = share(units, thread, num_threads)
     step, row = adam.steps_taken, 0
     for epoch in range(len(order)):
         for start in range(0, order.shape[1], minibatch_size):
+            if row < first_row:
+                row += 1
+                continue
             end = min(start + minibatch_size, order.shape[1])
             sums, squares = exchange.sums[row % 2], exchange.squares[row % 2]
             mean, scale, count = advantage_scale(samples, order[epoch], start, end)

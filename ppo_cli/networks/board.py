@@ -114,5 +114,6 @@ def planes(board: Tensor) -> Tensor:
     x = torch.zeros((*board.shape, NUM_PLANES), dtype=torch.float32, device=board.device)
     x.scatter_(-1, code.unsqueeze(-1), 1.0)
     x[..., NUM_CODES] = 1.0
-    x[..., NUM_CODES + 1] = (code == 0).float().mean(dim=(1, 2), keepdim=True)
+    share = (code == 0).float().mean(dim=(1, 2), keepdim=True)
+    x.select(-1, NUM_CODES + 1).copy_(share.expand_as(code))  # so written, an exported graph keeps the sizes open
     return x.permute(0, 3, 1, 2)

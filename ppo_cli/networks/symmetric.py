@@ -20,7 +20,7 @@ KERNEL_CELLS = 9  # 3x3
 
 def transforms() -> Tensor:
     """The symmetries as permutations of a 3x3 grid's cells: ``turned = flat[transforms()[g]]``; [8, 9]."""
-    grid = torch.arange(KERNEL_CELLS).view(3, 3)
+    grid = torch.arange(KERNEL_CELLS, device="cpu").view(3, 3)
     turned = [torch.rot90(side, k).flatten() for side in (grid, grid.flip(1)) for k in range(4)]
     return torch.stack(turned)
 
@@ -29,7 +29,7 @@ def quotients() -> Tensor:
     """Which symmetry is h g^-1; [8, 8] indexed by g and h. Turning the board multiplies both from the right."""
     table = transforms()
     number = {tuple(row.tolist()): index for index, row in enumerate(table)}
-    result = torch.empty(NUM_SYMMETRIES, NUM_SYMMETRIES, dtype=torch.int64)
+    result = torch.empty(NUM_SYMMETRIES, NUM_SYMMETRIES, dtype=torch.int64, device="cpu")
     for g, row in enumerate(table):
         inverse = row.argsort()
         for h in range(NUM_SYMMETRIES):
@@ -64,12 +64,12 @@ class SymmetricConv(nn.Module):
 
 def lifted(inputs: int) -> Tensor:
     """Where each weight of the channel for symmetry g is copied from, the input being planes; [8, inputs * 9]."""
-    plane = torch.arange(inputs).view(1, inputs, 1) * KERNEL_CELLS
+    plane = torch.arange(inputs, device="cpu").view(1, inputs, 1) * KERNEL_CELLS
     return (plane + transforms().view(NUM_SYMMETRIES, 1, KERNEL_CELLS)).flatten(1)
 
 
 def regular(inputs: int) -> Tensor:
     """The same for an input of orbits: symmetry g reads channel h with the weights for h g^-1, turned by g."""
-    orbit = torch.arange(inputs // NUM_SYMMETRIES).view(1, -1, 1, 1) * NUM_SYMMETRIES
+    orbit = torch.arange(inputs // NUM_SYMMETRIES, device="cpu").view(1, -1, 1, 1) * NUM_SYMMETRIES
     channel = (orbit + quotients().view(NUM_SYMMETRIES, 1, NUM_SYMMETRIES, 1)) * KERNEL_CELLS
     return (channel + transforms().view(NUM_SYMMETRIES, 1, 1, KERNEL_CELLS)).flatten(1)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ppo_cli.report.charts import title_of
+from ppo_cli.report.groups import Group, group_runs, name_of
 from ppo_cli.report.health import Check, Finding, findings_of
 from ppo_cli.report.importance import INTERACTION, SEED, Importance, importance_of
 from ppo_cli.report.numbers import estimate_text, percent, plural, steps_text
 from ppo_cli.report.results import Result, lead, ranked, results_of
-from ppo_cli.report.runs import Group, Run, group_runs
+from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Estimate
 
 ENDED_BADLY = ("failed", "killed", "interrupted")
@@ -114,12 +115,6 @@ class Report:
         is_mixed = any(result.left_out and not result.is_provisional for result in self.results)
         rule = " Where a configuration has finished runs, its figures count only those." if is_mixed else ""
         return [f"Not finished: {standing}.{rule}"]
-
-
-def name_of(run: Run, part: str) -> str:
-    """What env or algo a run has, empty where that is not known."""
-    node = run.config.get(part)
-    return str(node.get("id") or node.get("name") or "") if isinstance(node, dict) else ""
 
 
 def share_text(found: Estimate) -> str:

@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ppo_cli.report.runs import Group, Run, read_yaml
+from ppo_cli.report.files import read_yaml
+from ppo_cli.report.groups import Group
+from ppo_cli.report.runs import Run
 from ppo_cli.run_files import RESUMES_FILE
 
 CONFIG_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}

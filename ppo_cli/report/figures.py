@@ -168,7 +168,7 @@ def results_figure(results: Sequence[Result], metric: str) -> Figure:
         axes.plot([result.final.low, result.final.high], [place, place], color=own, linewidth=3, alpha=0.5)
         axes.plot([result.final.value], [place], "o", color=own)
     axes.set_yticks(range(len(shown)), [f"{result.group.label}, n={result.final.n}" for result in shown])
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     title = f"{title_of(metric)}: final, with 95 % intervals"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     quiet(axes)

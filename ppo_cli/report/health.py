@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_cli.report.files import is_number
+from ppo_cli.report.groups import Group
 from ppo_cli.report.numbers import number, percent, steps_text
-from ppo_cli.report.runs import RETURN, Curve, Group, Run, is_number
+from ppo_cli.report.runs import RETURN, Curve, Run
 from ppo_cli.report.statistics import Array
 
 HIGH_KL = 0.05

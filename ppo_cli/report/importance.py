@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ppo_cli.report.files import is_number
+from ppo_cli.report.groups import exact
 from ppo_cli.report.results import Result, final_value, finite
-from ppo_cli.report.runs import exact, is_number
 from ppo_cli.report.statistics import Array, Estimate, bootstrap
 
 INTERACTION = "settings together"

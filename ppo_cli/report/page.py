@@ -17,11 +17,11 @@ from ppo_cli.report.analysis import (
 )
 from ppo_cli.report.charts import Chart, colours_of, diagnostic_charts, performance_charts, title_of
 from ppo_cli.report.commands import go_on, repeat, repeat_all
+from ppo_cli.report.groups import Group, shown
 from ppo_cli.report.importance import Importance
 from ppo_cli.report.markup import Child, Markup, element
 from ppo_cli.report.numbers import interval_text, number, percent, places_of, plural, steps_text, time_text
 from ppo_cli.report.results import Result, final_value, median, ranked, seconds, speed
-from ppo_cli.report.runs import Group, shown
 from ppo_cli.report.statistics import RESAMPLES, Estimate
 from ppo_cli.report.style import style_sheet
 from ppo_cli.report.svg import draw, whisker
@@ -156,7 +156,7 @@ def _differences(groups: Sequence[Group]) -> Child:
         return element("p", "Nothing but the seed." if len(groups[0].runs) > 1 else "One run: nothing to compare.")
     factors = list(dict.fromkeys(name for group in groups for name in group.factors))
     names = dict.fromkeys([*factors, *(name for group in groups for name in group.settings)])
-    is_matrix = len(groups) <= MOST_COLUMNS
+    is_matrix = len(groups) <= MOST_COLUMNS and len(names) > len(factors)  # otherwise the labels say it all
     rows: list[list[Child]] = []
     for name in names:
         label = name if name in factors else element("span", name, class_="soft")

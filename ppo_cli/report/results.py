@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_cli.report.runs import Group, Run, is_number
+from ppo_cli.report.files import is_number
+from ppo_cli.report.groups import Group
+from ppo_cli.report.runs import Run
 from ppo_cli.report.statistics import Estimate, area_under_curve, estimate, estimate_strata, iqm_difference, on_grid
 
 

@@ -16,10 +16,10 @@ from ppo_cli.report.analysis import (
 )
 from ppo_cli.report.charts import title_of
 from ppo_cli.report.commands import go_on, repeat_all
+from ppo_cli.report.groups import Group, shown
 from ppo_cli.report.importance import Importance
 from ppo_cli.report.numbers import estimate_text, number, percent, steps_text, time_text
 from ppo_cli.report.results import Result, median, ranked, seconds, speed
-from ppo_cli.report.runs import Group, shown
 from ppo_cli.report.statistics import Band, band
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -21,10 +21,10 @@ from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
 from ppo_cli.envs.minesweeper.env import MinesweeperVecEnv
 from ppo_cli.envs.probes import ActionProbe
 from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.rollout import Collector
-from ppo_cli.train_state import NonFiniteError
 from ppo_cli.types import Batch, Obs, Rollout, map_tensors, take, training_batch
 from tests.algorithms.test_natural_gradient import SmallPolicy, explicit_hessian
 from tests.helpers import learner, on_policy

@@ -75,7 +75,7 @@ def test_a_reader_sees_every_configuration_with_its_figure_and_interval(page, br
     final = estimate([30 + seed + 9 * math.log1p(29) for seed in SEEDS])
     assert rows[0][1:4] == ["4", f"{final.value:.1f}", f"{final.low:.1f} to {final.high:.1f}"]
     assert rows[3][1:4] == ["1 failed at 40", "4.00", "n=1: no interval"]
-    assert section(browser, "What differed") == [["clip", "0.1", "0.2", "0.3", "0.9"]]
+    assert section(browser, "What differed") == [["clip", "0.1, 0.2, 0.3, 0.9"]]
     assert ["clip=0.3", "4 of 4 runs; seed 1: above 0.05 in 30 % of the updates, 0.2 at 220 steps"] in section(
         browser, "Health"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ def run_case(case: Case) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     from ppo_cli.cli.train import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     if "phase" in case:
         happen(case["phase"], case["signal"], case.get("times", 1))
     if "largest_file" in case:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli import eval as eval_command
+from ppo_cli.cli import export as export_command
+from ppo_cli.cli import play as play_command
 from ppo_cli.cli import report as report_command
 from ppo_cli.cli import train as train_command
 
@@ -28,8 +30,14 @@ class Shell:
     def eval(self, *words: str) -> int:
         return self._ran(eval_command.main(list(words)))
 
+    def play(self, *words: str) -> int:
+        return self._ran(play_command.main(list(words)))
+
     def report(self, *words: str) -> int:
         return self._ran(report_command.main(list(words)))
+
+    def export(self, *words: str) -> int:
+        return self._ran(export_command.main(list(words)))
 
     def _ran(self, code: int) -> int:
         self.out, self.err = self.capture.readouterr()

@@ -54,3 +54,18 @@ def test_the_first_weights_do_not_depend_on_the_threads_that_drew_them() -> None
     finally:
         torch.set_num_threads(num_threads)
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("env", "eval_interval", "tags"),
+    [
+        (CARTPOLE, 0, ["charts/episodic_return"]),
+        (CARTPOLE, 1000, ["charts/episodic_return", "eval/episodic_return"]),
+        (MINESWEEPER, 0, ["charts/episodic_return", "minesweeper/win_rate"]),
+    ],
+)
+def test_configurations_are_compared_by_what_the_run_measures(
+    env: dict[str, Any], eval_interval: int, tags: list[str]
+) -> None:
+    built = build.build_env({"env": env, "device": "cpu"}, 2)
+    assert build.headline_tags({"eval_interval": eval_interval}, built) == tags

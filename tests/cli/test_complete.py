@@ -44,6 +44,20 @@ def test_words_of_eval(shell: Shell, line: str, words: list[str]) -> None:
     assert shell.out.split() == words
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ppo-play l", ["latest"]),
+        ("ppo-play latest l", ["latest"]),
+        ("ppo-play latest sample=", ["sample=true", "sample=false"]),
+        ("ppo-play latest out", ["output="]),
+    ],
+)
+def test_words_of_play(shell: Shell, line: str, words: list[str]) -> None:
+    assert shell.play("-sc", f"query={line}") == 0
+    assert shell.out.split() == words
+
+
 def test_run_folders_are_offered_newest_first(shell: Shell) -> None:
     for age, name in enumerate(("new", "old")):
         checkpoint = shell.folder / "outputs/cartpole/ppo" / name / "checkpoints/step_000000000064.pt"

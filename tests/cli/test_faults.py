@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from ppo_cli.envs.base import env_seeds
 from tests.cli.forked import Case, run_cases
 from tests.cli.helpers import Shell
+from tests.envs.faulty import register
 
 FAULTY_STEP = 41
 """Of the second environment: the ninth step of the third rollout."""
@@ -78,6 +80,59 @@ def test_a_number_that_is_none_ends_the_run_before_anything_is_learnt_from_it(
     assert summary["checkpoint"] == "checkpoints/step_000000000064.pt"
     assert summary["error"] == f"NonFiniteError: {fault}"
     assert not (run / "error.txt").exists()
+
+
+def failing(what: str, *words: str) -> list[str]:
+    """Words of a run whose second environment does ``what`` in its fourth step, the second one of update 2."""
+    kwargs = f"{{what:{what},victim:{env_seeds(1, 2)[1]}}}"
+    return [
+        "env=gymnasium", f"env.id={register()}", f"env.kwargs={kwargs}", "network=mlp", "network.hidden=[8]",
+        "num_envs=2", "rollout_length=2", "num_minibatches=1", "total_env_steps=40", "checkpoint_interval=4",
+        "num_threads=1", "accelerate=eager", "run_name=run", "quiet=true", *words,
+    ]  # fmt: skip
+
+
+def test_a_killed_worker_costs_its_episode_and_is_counted_and_said_once(shell: Shell) -> None:
+    assert shell.train(*failing("kill", "env.vectorization=async", "env.num_workers=2")) == 0
+    (said,) = shell.err.splitlines()
+    assert said == (
+        "warning: environment 1: its worker process was killed by SIGKILL; the worker was replaced, fresh episodes "
+        "begin in environment 1"
+    )
+    (run,) = shell.runs
+    assert json.loads((run / "summary.json").read_text())["faults"] == {"faults/worker_restarts": 1}
+    counts = [json.loads(line)["faults/worker_restarts"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert counts == [0] + [1] * 9
+    assert shell.train("resume=run".replace("run", str(run)), "total_env_steps=44") == 0
+    assert json.loads((run / "summary.json").read_text())["faults"] == {"faults/worker_restarts": 1}
+
+
+def test_an_environment_that_raises_in_a_worker_ends_the_run_with_its_own_traceback(shell: Shell) -> None:
+    assert shell.train(*failing("raise", "env.vectorization=async", "env.num_workers=2")) == 1
+    assert shell.err.count("Traceback (most recent call last)") == 1
+    assert "gymnasium" not in shell.err
+    *_, raised, _, fault, remedy = shell.errors
+    assert raised == "ZeroDivisionError: the pole has no length"
+    assert fault == "environment 1: raised ZeroDivisionError: the pole has no length"
+    assert "the last good checkpoint is" in remedy
+    assert "step_000000000004.pt" in remedy
+    (run,) = shell.runs
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"]) == ("failed", 1)
+    assert summary["error"] == f"EnvError: {fault}"
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_nan_of_one_environment_can_be_passed_over_as_often_as_is_allowed(shell: Shell, vectorization: str) -> None:
+    words = failing("nan reward", f"env.vectorization={vectorization}", "env.num_workers=1", "on_nonfinite=skip")
+    assert shell.train(*words, "max_skipped=1") == 0
+    assert shell.err == (
+        "warning: passed over, and faults/skipped_transitions counts how often: environment 1 gave a reward of nan\n"
+    )
+    (run,) = shell.runs
+    faults = json.loads((run / "summary.json").read_text())["faults"]
+    assert faults["faults/skipped_transitions"] == 1
+    assert faults["faults/skipped_gradient_steps"] == 0
 
 
 CARTPOLE = [

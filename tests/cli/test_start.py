@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ppo_cli.__main__ import COMMANDS
+
 PROBE = """
 import json, sys, time
 from ppo_cli.cli.{command} import main
@@ -41,6 +43,9 @@ def probe(folder: Path, command: str, words: list[str]) -> dict[str, object]:
         ("eval", ["--help"], 0),
         ("eval", ["-sc", "query=ppo-eval mode="], 0),
         ("eval", ["nowhere"], 2),
+        ("play", ["--help"], 0),
+        ("play", ["-sc", "query=ppo-play latest sample="], 0),
+        ("play", ["nowhere", "output=x.avi"], 2),
     ],
 )
 def test_nothing_heavy_is_imported(tmp_path: Path, command: str, words: list[str], code: int) -> None:
@@ -63,7 +68,7 @@ def test_python_m_ppo_cli_names_its_commands(tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (
         2,
-        "error: python -m ppo_cli expects a command: train, eval, report\n",
+        f"error: python -m ppo_cli expects a command: {', '.join(COMMANDS)}\n",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -96,8 +97,9 @@ def started(out: str) -> set[str]:
 
 
 def test_of_twelve_jobs_one_killed_one_raising_and_one_hanging_harm_no_other_and_the_same_command_does_the_rest(
-    lab: Shell,
+    lab: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ppo_cli.processes.GRACE_SECONDS", 1.0)
     command = ("-m", *WORDS, "env.number=range(12)", "job_timeout=2")
     assert lab.train(*command) == 1
     (sweep,) = sweep_folders(lab)
@@ -150,7 +152,11 @@ def test_again_begins_anew_and_other_settings_are_another_sweep(lab: Shell) -> N
 def test_a_named_sweep_may_grow_and_holds_one_kind_of_runs(lab: Shell) -> None:
     assert lab.train("-m", *WORDS, "seed=1,2", "run_name=mine") == 0
     assert lab.train("-m", *WORDS, "seed=1,2,3", "run_name=mine") == 0
+    assert "2 of 3 are done" in lab.out
     assert started(lab.out) == {"seed=3"}
+    assert lab.train("-m", *WORDS, "seed=4,5", "run_name=mine") == 0
+    assert "are done" not in lab.out
+    assert started(lab.out) == {"seed=4", "seed=5"}
     for words in (["seed=1,2", "clip=0.3"], ["clip=0.1,0.3"]):
         assert lab.train("-m", *WORDS, *words, "run_name=mine") == 2
         assert lab.errors == ["outputs/faulty/ppo/mine: holds other runs; choose another run_name"]
@@ -166,7 +172,7 @@ def test_the_answer_averages_over_seeds_and_names_the_best_settings(lab: Shell) 
     assert float(table[0][1]) > float(table[1][1])
     best = next(line for line in lab.out.splitlines() if line.startswith("  best"))
     assert set(best.split()) == {
-        "best", "ppo-train", *(shlex.quote(word) for word in WORDS[3:] if "total" not in word), "total_env_steps=2048",
+        "best", "ppo-train", *(shlex.quote(word) for word in WORDS if "total" not in word), "total_env_steps=2048",
         "gamma=0.5", "learning_rate=0.01",
     }  # fmt: skip
 
@@ -224,7 +230,9 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_every_job_and_the_same_command_goes_on_to_the_same_bits(
     lab: Shell, number: int, code: int
 ) -> None:
@@ -265,7 +273,7 @@ def test_no_job_outlives_a_killed_sweep_which_can_then_go_on(lab: Shell) -> None
     assert starts[2] == 0
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_hydras_launchers_do_the_same_jobs(lab: Shell, launcher: str) -> None:
     pytest.importorskip({"joblib": "hydra_plugins.hydra_joblib_launcher", "basic": "hydra"}.get(launcher, "submitit"))
     words = ("-m", *WORDS, "clip=0.1,0.2", "run_name=sweep", f"launcher={launcher}", "quiet=true")
@@ -292,3 +300,22 @@ def test_the_settings_for_slurm_compose(lab: Shell) -> None:
     assert lab.train("-m", *WORDS, "clip=0.1,0.2", *words) == 0
     assert "partition: short" in lab.out
     assert "submitit_launcher.SlurmLauncher" in lab.out
+
+
+def cpu_seconds(*commands: list[str], folder: Path) -> float:
+    """User and system time of the commands and all that they start."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in commands:
+        subprocess.run([sys.executable, "-m", "ppo_cli", "train", *command], cwd=folder, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_costs_at_most_a_tenth_more_than_the_same_run_alone(tmp_path: Path) -> None:
+    """In processor time: the wall clock knows what else the machine does."""
+    words = ["env=cartpole", "total_env_steps=100000", "quiet=true", "num_threads=1"]
+    cpu_seconds(words, folder=tmp_path)  # compiles, where nothing has been compiled yet
+    bare = cpu_seconds(*([*words, f"seed={seed}"] for seed in range(1, 7)), folder=tmp_path)
+    swept = cpu_seconds(["-m", *words, "seed=range(1,7)"], folder=tmp_path)
+    assert swept <= 1.1 * bare

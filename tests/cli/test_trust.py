@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -113,6 +112,14 @@ def test_trust_in_a_run_folder_is_not_heard(lab: Shell) -> None:
         "hydra: {launcher: {_target_: os.system}}",
         "hydra: {job: {env_set: {PPO_CLI_TRUST: os}}}",
         "hydra: {job: {env_set: {PYTHONPATH: here}}}",
+        "hydra: {job: {env_set: {NUMBA_CACHE_DIR: theirs}}}",
+        "hydra: {callbacks: {x: {_target_: hydra.utils.get_method, path: antigravity.geohash}}}",
+        "hydra: {callbacks: {x: {_target_: ppo_cli.cli.train.main, words: [trust=evil]}}}",
+        "hydra: {callbacks: {x: {_target_: hydra.utils.instantiate, config: {_target_: os.system, command: x}}}}",
+        "hydra: {job_logging: {root: {handlers: [x]}, handlers: {x: {(): logging.config.fileConfig, fname: evil}}}}",
+        "hydra: {hydra_logging: {root: {level: INFO}, handlers: {x: {class: logging.FileHandler, filename: x}}}}",
+        "hydra: {output_subdir: ../../x}",
+        "algo: {_target_: ppo_cli.cli.train.main}\nwords: [trust=evil]",
         "hydra: {sweeper: {params: {trust: os}}}\nenv: {_target_: os.system}",
     ],
 )
@@ -136,11 +143,26 @@ def test_only_the_named_module_and_what_lies_in_it_is_trusted(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "system", "", "a b.c", None])
-def test_import_target_refuses_what_is_not_trusted(target: str) -> None:
+@pytest.mark.parametrize("part", ["env", "network", "algo"])
+def test_import_target_refuses_what_is_not_trusted(target: str, part: str) -> None:
     with pytest.raises(UserError):
-        import_target(target)
+        import_target(target, part)
 
 
-def test_pathlike_names_do_not_leave_the_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "target",
+    [
+        "ppo_cli..os.system",
+        "ppo_cli.cli.train.main",  # its words could say trust=
+        "ppo_cli.checkpoint.remove",
+        "ppo_cli.algorithms.ppo.torch",
+        "ppo_cli.algorithms.trpo.partial",
+        "ppo_cli.algorithms.ppo.check_ranges",
+        "ppo_cli.algorithms",
+        "ppo_cli.networks.mlp.MLP",
+    ],
+)
+def test_only_this_packages_own_algorithms_are_algorithms(target: str) -> None:
     with pytest.raises(UserError):
-        import_target("ppo_cli..os.system")
+        import_target(target, "algo")
+    assert import_target("ppo_cli.algorithms.ppo.PPO", "algo").__name__ == "PPO"

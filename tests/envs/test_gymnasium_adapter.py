@@ -509,9 +509,9 @@ def test_settings_out_of_range_are_refused(make):
 
 
 def test_closing_twice_or_after_a_worker_died_releases_every_process(make):
-    env = make(2, "TestCounter-v0", vectorization="async")
+    env = make(2, "TestCounter-v0", vectorization="async", num_workers=2)
     env.reset([0, 0])
-    processes = list(env._env.processes)
+    processes = [worker.process for worker in env._env.workers]
     os.kill(processes[0].pid, signal.SIGKILL)
     processes[0].join()
     env.close()
@@ -523,8 +523,8 @@ def test_workers_die_with_a_killed_parent():
     script = (
         "import time\n"
         "from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv\n"
-        "env = GymnasiumVecEnv(2, 'CartPole-v1', vectorization='async')\n"
-        "print(*[process.pid for process in env._env.processes], flush=True)\n"
+        "env = GymnasiumVecEnv(2, 'CartPole-v1', vectorization='async', num_workers=2)\n"
+        "print(*[worker.process.pid for worker in env._env.workers], flush=True)\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

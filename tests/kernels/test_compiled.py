@@ -118,3 +118,47 @@ def test_kernels_work_where_nothing_can_be_kept(tmp_path: Path) -> None:
     expected, _, _ = run_with(tmp_path / "cache")
     for _ in range(2):  # nor did the first find another place, where other sources would meet its machine code
         assert run_with(tmp_path / "file")[:2] == (expected, 0)
+
+
+def shared(folder: Path, mode: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(mode)
+    return folder
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_machine_code_that_others_could_have_put_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert is_kept()
+    is_kept.cache_clear()
+    shared(cache_folder(), mode)
+    with pytest.warns(UserWarning, match="others can write"):
+        assert not is_kept()
+
+
+def test_a_folder_of_others_above_is_fine_only_if_they_cannot_move_ours(tmp_path: Path) -> None:
+    parent = shared(tmp_path / "shared", 0o1777)
+    assert compiled.is_private(shared(parent / "ours", 0o700))
+    shared(parent, 0o777)
+    assert not compiled.is_private(parent / "ours")
+
+
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.getuid()
+    ours = shared(tmp_path / "ours", 0o755)
+    assert compiled.is_private(ours)
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert compiled.is_private(ours) is (own == 0)  # root may do everything anyway
+
+
+def test_the_folder_is_made_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    before = os.umask(0)
+    try:
+        assert is_kept()
+    finally:
+        os.umask(before)
+    assert cache_folder().stat().st_mode & 0o077 == 0
+    assert cache_folder().parent.stat().st_mode & 0o077 == 0

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from ppo_cli.report.commands import UNKNOWN, go_on, repeat, repeat_all
-from ppo_cli.report.runs import find_runs, group_runs, load_run
+from ppo_cli.report.groups import group_runs
+from ppo_cli.report.runs import find_runs, load_run
 from tests.report.helpers import write_run
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppo_cli.report.groups import group_runs
 from ppo_cli.report.health import CHECKS, findings_of
-from ppo_cli.report.runs import RETURN, find_runs, group_runs
+from ppo_cli.report.runs import RETURN, find_runs
 from tests.report.helpers import write_run
 
 UPDATES = 40

@@ -7,9 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from ppo_cli.report.groups import group_runs
 from ppo_cli.report.importance import INTERACTION, SEED, importance_of, ranks, shares_of_variance
 from ppo_cli.report.results import results_of
-from ppo_cli.report.runs import RETURN, find_runs, group_runs
+from ppo_cli.report.runs import RETURN, find_runs
 from tests.report.helpers import write_run
 
 

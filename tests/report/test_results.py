@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ppo_cli.report.groups import group_runs
 from ppo_cli.report.results import lead, ranked, results_of, seconds, speed
-from ppo_cli.report.runs import RETURN, find_runs, group_runs, load_run
+from ppo_cli.report.runs import RETURN, find_runs, load_run
 from tests.report.helpers import write_run
 
 

@@ -7,7 +7,9 @@ import time
 import pytest
 from numpy.testing import assert_array_equal
 
-from ppo_cli.report.runs import RETURN, differing, find_runs, flat, group_runs, load_run, read_records
+from ppo_cli.report.files import read_records
+from ppo_cli.report.groups import differing, group_runs
+from ppo_cli.report.runs import RETURN, find_runs, flat, load_run
 from tests.report.helpers import CONFIG, write_run
 
 LONG_AGO = time.time() - 1e6
@@ -60,11 +62,19 @@ def test_a_missing_or_damaged_file_counts_as_empty(tmp_path, name, content):
     assert run.env_steps == (0 if name == "metrics.jsonl" else 40)
 
 
-def test_a_config_of_aliases_within_aliases_is_read_in_no_time(tmp_path):
+BOMBS = {
+    "mappings in mappings": ["l0: &l0 {a: 1}", *(f"l{n}: &l{n} {{a: *l{n - 1}, b: *l{n - 1}}}" for n in range(1, 40))],
+    "lists in lists": ["l0: &l0 [1]", *(f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 40))],
+    "itself": ["loop: &loop [*loop]"],
+    "depth": ["deep: " + "[" * 5000 + "]" * 5000],
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_config_that_grows_without_end_counts_as_empty(tmp_path, bomb):
     folder = write_run(tmp_path / "a")
-    levels = ["l0: &l0 {a: 1, b: 2}", *(f"l{n}: &l{n} {{a: *l{n - 1}, b: *l{n - 1}}}" for n in range(1, 40))]
-    (folder / "config.yaml").write_text("\n".join([*levels, "loop: &loop {again: *loop}"]))
-    assert len(load_run(folder).settings) <= 1000
+    (folder / "config.yaml").write_text("\n".join(BOMBS[bomb]))
+    assert load_run(folder).config == {}
 
 
 def test_a_config_cannot_make_objects(tmp_path):
@@ -148,12 +158,21 @@ def test_a_chosen_algorithm_names_its_group_whatever_follows_from_it(tmp_path):
     assert groups[1].settings == {"algo.name": "trpo", "max_kl": 0.01, "num_epochs": 1}
 
 
-def test_groups_that_were_not_typed_are_named_by_what_differs_and_one_group_by_its_folder(tmp_path):
+def test_groups_that_were_not_typed_are_named_by_what_differs_and_one_alone_by_what_it_learns(tmp_path):
     write_run(tmp_path / "x" / "a", clip=0.1, overrides=[])
     write_run(tmp_path / "x" / "b", overrides=[])
     runs = find_runs([tmp_path])
     assert [group.label for group in group_runs(runs)] == ["clip=0.1", "clip=0.2"]
-    assert [group.label for group in group_runs(runs[:1])] == ["a"]
+    assert [group.label for group in group_runs(runs[:1])] == ["cartpole, ppo"]
+
+
+def test_what_has_no_other_name_has_that_of_its_folder(tmp_path):
+    for name in ("a/run", "b/run"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text(f"env: {{very_long_setting: {'long ' * 20 + name}}}")
+    runs = find_runs([tmp_path])
+    assert [group.label for group in group_runs(runs)] == ["a/run", "b/run"]
+    assert [group.label for group in group_runs(runs[:1])] == ["run"]
 
 
 def test_the_same_seed_twice_is_one_sample_the_one_that_came_further(tmp_path):

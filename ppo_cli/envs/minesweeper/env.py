@@ -19,7 +19,7 @@ from ppo_cli.envs.base import Autoreset
 from ppo_cli.envs.minesweeper.kernels_torch import TorchMinefield
 from ppo_cli.envs.minesweeper.layout import FirstClick, Rules
 from ppo_cli.envs.minesweeper.minefield import Minefield, Reward
-from ppo_cli.envs.minesweeper.render import render_grid
+from ppo_cli.envs.minesweeper.render import render_grid, render_rgb, with_mines
 from ppo_cli.envs.minesweeper.tensors import BoardTensors
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
@@ -37,6 +37,7 @@ class MinesweeperVecEnv:
 
     autoreset: Autoreset = "same_step"
     truncates = False
+    render_fps = 2.0
 
     def __init__(
         self,
@@ -130,6 +131,18 @@ class MinesweeperVecEnv:
         assert isinstance(final_obs, dict)
         finished = final_obs["board"][self._answer.terminated][:NUM_PICTURED]
         return render_grid(finished.cpu().numpy(), columns=min(len(finished), 4)) if len(finished) else None
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Board 0 as pixels, uint8 [h, w, 3]; a finished game shows its mines."""
+        return render_rgb(self.final_boards()[0])
+
+    def final_boards(self) -> NDArray[np.int8]:
+        """What the last step led to, [N, H, W]; finished games with their mines uncovered."""
+        boards = self._boards
+        laid = boards.mines & boards.terminated[:, None]
+        shape = (self.num_envs, *self.rules.shape)
+        shown = zip(boards.final_board.view(shape).cpu().numpy(), laid.view(shape).cpu().numpy(), strict=True)
+        return np.stack([with_mines(board, mines) for board, mines in shown])
 
     def mines(self) -> Tensor:
         """The hidden mines [N, H, W] bool, all False before a game's first click. For tests and labels only."""

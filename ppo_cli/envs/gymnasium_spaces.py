@@ -1,0 +1,55 @@
+"""What a policy sees and does, in place of the spaces that a Gymnasium environment declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ActionTranslation = Callable[["Tensor"], NDArray[Any]]
+
+
+def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
+    """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"{id} has observations of {space}, which do not become one array: use vectorization=sync for a native "
+            "environment, or a wrapper such as FilterObservation, FlattenObservation or TransformObservation"
+        )
+    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
+        return space
+    return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[Any], ActionTranslation]:
+    """The space that the policy acts in, and the function from its actions [N, *A] to the environment's."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return spaces.Discrete(int(space.n)), lambda action: action.numpy(force=True).astype(np.int64) + start
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return _box_translation(space)
+    raise ValueError(
+        f"{id} has actions of {space}; a policy here acts in Discrete or in Box with real numbers: "
+        "wrap the environment with TransformAction into one of these"
+    )
+
+
+def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
+    half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
+
+    def to_env_action(action: Tensor) -> NDArray[Any]:
+        stretched: NDArray[np.float64] = centre + half_width * action.numpy(force=True)
+        return stretched.clip(low, high).astype(space.dtype)
+
+    policy_low = np.where(bounded, -1, low).astype(np.float32)
+    policy_high = np.where(bounded, 1, high).astype(np.float32)
+    return spaces.Box(policy_low, policy_high, dtype=np.float32), to_env_action

@@ -1,0 +1,1 @@
+"""Watching a policy: episodes moment by moment, in a terminal and in pictures."""
