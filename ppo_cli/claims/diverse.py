@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 GOOD = 80.0  # per cent
 ENOUGH = 5
 WIN_RATE = "minesweeper/win_rate"
-CLEANRL = "CleanRL"  # https://docs.cleanrl.dev/rl-algorithms/ppo/#experiment-results
-ZOO = "RL Zoo, tuned"  # https://github.com/DLR-RM/rl-baselines3-zoo/blob/master/benchmark.md
+CLEANRL = "CleanRL"  # https://github.com/vwxyzjn/cleanrl/blob/04d2c479/docs/rl-algorithms/ppo.md
+ZOO = "RL Zoo, tuned"  # https://github.com/DLR-RM/rl-baselines3-zoo/blob/0088472b/benchmark.md
 OPTIMUM = "best possible"
 
 
