@@ -93,17 +93,16 @@ def is_kept_everywhere(returns: dict[float, list[float]]) -> bool:
 def judge(measured: Measured) -> Verdict:
     """Where each algorithm is lost."""
     lost = {algo: lost_from(returns) for algo, returns in measured.returns.items()}
-    largest = max(rate for rates in measured.returns.values() for rate in rates)
     parts = []
     for algo, returns in measured.returns.items():
         rate = min(lost[algo], max(returns))
         share, kl = kept(returns)[rate], estimate(measured.largest_kl[algo][rate])
-        where = f"is lost at {rate:g}" if math.isfinite(lost[algo]) else f"is lost nowhere, and at {rate:g}"
         parts.append(
-            f"{algo} {where} (it keeps {100 * share.value:.0f} %, 95 % interval {100 * share.low:.0f} to "
-            f"{100 * share.high:.0f} %, of its best return; largest KL of an update {kl.value:.2g} nats)"
+            f"{algo} is {'' if math.isfinite(lost[algo]) else 'never '}lost: at {rate:g} it keeps "
+            f"{100 * share.value:.0f} % (95 % interval {100 * share.low:.0f} to {100 * share.high:.0f} %) of its best "
+            f"return, with updates of up to {kl.value:.2g} nats"
         )
-    sentence = f"Of learning rates up to {largest:g}, {'; '.join(parts)}."
+    sentence = f"With a growing learning rate {'; '.join(parts)}."
     stays = [is_kept_everywhere(measured.returns[algo]) for algo in BOUNDED]
     if math.isinf(lost["vpg"]):
         return Verdict("does not hold" if is_kept_everywhere(measured.returns["vpg"]) else "undecided", sentence)
