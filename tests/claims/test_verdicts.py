@@ -287,7 +287,7 @@ def diverse_runs(share: Mapping[str, float]) -> list[Run]:
         yardstick = diverse.YARDSTICKS[env]
         way = yardstick.reference - yardstick.zero
         values = [yardstick.zero + way * each for each in seeds(part, 0.02)]
-        runs += [run({"env": {"name": env}}, {yardstick.tag: [value, value]}) for value in values]
+        runs += [run({"env": {"name": env}}, {RETURN: [value] * 2, yardstick.tag: [value] * 2}) for value in values]
     return runs
 
 
