@@ -1,7 +1,7 @@
 """Jobs in processes of their own: as many at once as the cores carry, none able to harm another.
 
-Each job is forked from this process, which has imported what they need and computes nothing itself, and leads a process
-group of its own. It dies with this process, whatever ends that; what it leaves behind is killed when it ends.
+Each job is forked from this process, which has imported what they need and computes nothing meanwhile, and leads a
+process group of its own. It dies with this process, whatever ends that; what it leaves behind is killed when it ends.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ GRACE_SECONDS = 10.0
 """For a job that was stopped because it hangs to save and leave, before it is killed."""
 
 PR_SET_PDEATHSIG = 1
+OMP_PAUSE_HARD = 2
 
 
 Kind = Literal["done", "failed", "stopped"]
@@ -184,6 +185,7 @@ class JobPool:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        end_openmp_threads()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the child no longer has this process's handlers
         try:
             if not (process := os.fork()):
@@ -257,6 +259,17 @@ def do(job: Job, parent: int) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(exit_code)
+
+
+def end_openmp_threads() -> None:
+    """End the threads that GNU's OpenMP keeps where this process has computed something; they come back when needed.
+
+    A fork does not copy them, and the child would wait for them for ever at its first operation on several cores.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another system, or a library older than OpenMP 5.0
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        for library in {line.split(maxsplit=5)[5] for line in mapped if "/libgomp" in line}:
+            ctypes.CDLL(library).omp_pause_resource_all(OMP_PAUSE_HARD)
 
 
 def die_with(parent: int) -> None:

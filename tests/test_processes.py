@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from ppo_cli import processes
 from ppo_cli.processes import Ended, Job, JobPool, Running
@@ -167,3 +168,18 @@ def test_whoever_looks_may_stop_a_job_and_it_has_not_failed(tmp_path: Path) -> N
 
     ended = run(JobPool(SilentJobs(), cores=1, look=stop), jobs(tmp_path, [work]))
     assert (ended["0"].kind, ended["0"].text) == ("stopped", "enough")
+
+
+def test_a_job_computes_on_several_cores_though_this_process_has_done_so_before(tmp_path: Path) -> None:
+    def compute() -> int:
+        torch.set_num_threads(2)
+        return 0 if torch.ones(1_000_000).exp().sum() > 0 else 1
+
+    before = torch.get_num_threads()
+    try:
+        assert compute() == 0  # OpenMP's threads are there now, and would not be in a fork
+        (ended,) = run(JobPool(SilentJobs(), cores=2, timeout=20), jobs(tmp_path, [compute])).values()
+        assert compute() == 0  # here too they come back
+    finally:
+        torch.set_num_threads(before)
+    assert (ended.kind, ended.text) == ("done", "")
