@@ -23,6 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.event_writer import EventWriter, code_block
 from ppo_cli.progress import (
     Display,
@@ -144,8 +145,8 @@ class RunLogger:
     def _first_overrides(self) -> list[str]:
         """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
         try:
-            words = yaml.safe_load((self.run_dir / OVERRIDES_FILE).read_bytes())
-        except (OSError, yaml.YAMLError):
+            words = yaml.safe_load(read_bounded(self.run_dir / OVERRIDES_FILE))
+        except (OSError, ValueError, yaml.YAMLError):
             return []
         return list(map(str, words)) if isinstance(words, list) else []
 

@@ -156,7 +156,7 @@ def _env_steps_of(line: bytes) -> int:
     """Where on the x-axis a line of ``metrics.jsonl`` lies; -1 for a line that is not a whole record."""
     try:
         return int(json.loads(line)["env_steps"]) if line.endswith(b"\n") else -1
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return -1
 
 

@@ -12,13 +12,14 @@ from ppo_cli.progress import Snapshot, Throughput
 from ppo_cli.run_files import METRICS_FILE, SUMMARY_FILE
 
 RETURN_TAG = "charts/episodic_return"
+LONGEST_TAIL = 1 << 16  # bytes: several records
 
 
 def summary_of(run: Path) -> dict[str, Any]:
     """What ``summary.json`` says; empty where there is none that can be read."""
     try:
         summary = json.loads((run / SUMMARY_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -52,6 +53,20 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
+def last_written(run: Path) -> float:
+    """When the run wrote last, in seconds since 1970: by its last record, since copies of files are all as old.
+
+    Before the first record by its files; 0 where there are none.
+    """
+    try:
+        with (run / METRICS_FILE).open("rb") as file:
+            file.seek(max(0, (run / METRICS_FILE).stat().st_size - LONGEST_TAIL))
+            rows = map(parsed, reversed(file.read().splitlines()))
+        return next(float(row["wall_time"]) for row in rows if isinstance(row.get("wall_time"), int | float))
+    except (OSError, StopIteration):
+        return max((path.lstat().st_mtime for path in run.iterdir()), default=0.0)
+
+
 class MetricsTail:
     """The rows of a ``metrics.jsonl`` that is being written, as they come."""
 
@@ -82,7 +97,7 @@ def parsed(line: bytes) -> dict[str, Any]:
     """One row; empty where a crash or a full disk has spoilt it."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 

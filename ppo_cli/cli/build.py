@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
-from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
+from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems, print_warnings
 from ppo_cli.cli.run_folder import claim, is_export
 from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
@@ -70,11 +70,13 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         trainer = build_trainer(config, run_dir, overrides, resume=resume)
     except EnvError as error:
         raise reported(error) from error
-    trainer.logger.start(facts(config, trainer))
     try:
-        status, exit_code = run_trainer(trainer)
+        status, exit_code = run_trainer(trainer, facts(config, trainer))
     except (NonFiniteError, EnvError) as error:
         raise reported(error, what_is_left(trainer)) from error
+    except Exception as error:  # the traceback comes first
+        error.add_note(what_is_left(trainer))
+        raise
     if exit_code == UNSAVED:
         print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
         raise ReportedError(exit_code)
@@ -99,10 +101,14 @@ def what_is_left(trainer: Trainer) -> str:
     return f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shown_path(trainer.run_dir)}"
 
 
-def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Status, int]:
-    """The run itself, its folder finished whatever happens; status and exit code."""
+def run_trainer(
+    trainer: Trainer, facts: Mapping[str, str] | None = None, stop: StopRequest | None = None
+) -> tuple[Status, int]:
+    """The run itself, with ``facts`` printed before it, its folder finished whatever happens; status and exit code."""
     status: Status
     try:
+        if facts is not None:
+            trainer.logger.start(facts)
         status, exit_code = trainer.run(stop)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -164,6 +170,7 @@ def build_trainer(
         execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
         changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
+        evaluate_now = evaluation(config, state)
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         if isinstance(error, RuntimeError) and not resume:
             raise
@@ -195,7 +202,7 @@ def build_trainer(
         logger,
         run_dir,
         intervals,
-        evaluation(config, state),
+        evaluate_now,
         execution,
         config=json.dumps(config),
     )
@@ -407,7 +414,7 @@ def play(
         if is_export(run_dir):
             accelerator, network, normalizer = exported_player(config, env, run_dir)
         else:
-            state = saved_state(config, env, run_dir, path)[0]
+            state = saved_state(config, env, run_dir, path)
             accelerator, network, normalizer = state.accelerator, state.actor_critic, state.obs_normalizer
     except EnvError as error:
         raise reported(error) from error
@@ -433,20 +440,21 @@ def play(
     return results
 
 
-def saved_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> tuple[TrainState, dict[str, Any]]:
-    """The learner as one checkpoint, or the run's newest, saved it, and all that the checkpoint holds.
+def saved_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> TrainState:
+    """The learner as one checkpoint saved it, or the run's newest; warns of damaged ones that are passed over.
 
     Raises:
         CheckpointError: none that can be read, or it does not hold a learner.
         RuntimeError: the weights belong to another network.
     """
-    content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
+    content, notes = (checkpoint.load(path), []) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)
+    print_warnings(notes)
     state = build_state(config, env, gamma=1.0)
     try:
         state.load_state_dict(content["state"])
     except (KeyError, TypeError, AttributeError) as error:
         raise checkpoint.CheckpointError(f"{path or run_dir} has no checkpoint of a learner ({error})") from error
-    return state, content
+    return state
 
 
 def exported_player(config: Settings, env: VecEnv, folder: Path) -> tuple[Accelerator, torch.nn.Module, ObsNormalizer]:

@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.processes import LOG_FILE
+from ppo_cli.run_reader import last_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,10 +153,9 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
         UserError: where there is none, or it has no checkpoint.
     """
     if name == "latest":
-        runs = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime)
-        if not runs:
+        if not (runs := known_runs(output_dir)):
             raise UserError(f"latest: there is no run with a checkpoint in {output_dir}/")
-        return runs[-1].parent.parent
+        return runs[0]
     path = Path(name)
     if not is_there(path):
         near = sorted(path.parent.glob(f"{glob.escape(path.name)}*")) if is_there(path.parent) else []
@@ -179,13 +180,15 @@ def saved_config(folder: Path) -> DictConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = OmegaConf.load(folder / RECORD)
+        config = OmegaConf.create(read_bounded(folder / RECORD))
         is_whole = isinstance(config, DictConfig) and all(OmegaConf.is_dict(config.get(part)) for part in PARTS)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{folder / RECORD}: cannot be read ({reason})") from None
     if not is_whole:
         raise UserError(f"{folder / RECORD}: is not a run's config")
+    if "${" in str(OmegaConf.to_container(config, resolve=False)):
+        raise UserError(f"{folder / RECORD}: is not a run's config, which holds values, no ${{...}}")
     return cast("DictConfig", config)
 
 
@@ -202,7 +205,8 @@ def is_export(folder: Path) -> bool:
     return is_there(folder / EXPORT_RECORD)
 
 
-def known_runs(output_dir: str = "outputs") -> list[str]:
+def known_runs(output_dir: str = "outputs") -> list[Path]:
     """Folders of runs that have a checkpoint, newest first."""
-    found = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return list(dict.fromkeys(str(path.parent.parent) for path in found))
+    found = {path.parent.parent for path in Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt")}
+    whole = [run for run in found if (run / RECORD).is_file()]
+    return sorted(whole, key=lambda run: (last_written(run), run), reverse=True)

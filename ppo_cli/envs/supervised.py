@@ -55,14 +55,24 @@ class Worker:
         self._start = start
         self._timeout = timeout
         self._at_work = multiprocessing.RawValue("i", numbers.start)
-        self.restart()
+        self.start()
 
-    def restart(self) -> None:
-        """A new process; call `end` before."""
+    def start(self) -> None:
+        """A new process.
+
+        Raises:
+            OSError, EOFError: it could not be started, or was killed before it knew what it is for.
+        """
         self.pipe, theirs = multiprocessing.Pipe()
         never_block(self.pipe, self._timeout)
-        self.process = self._start(self.numbers, theirs, self._at_work)
-        theirs.close()
+        with theirs:
+            self.process = self._start(self.numbers, theirs, self._at_work)
+
+    def restart(self) -> None:
+        """Another process in the place of the one that has failed. One that does not start has failed like it."""
+        self.end()
+        with suppress(OSError, EOFError):
+            self.start()
 
     def send(self, *request: Any) -> None:  # noqa: ANN401
         """Ask for something. A process that is gone is noticed when its answer is awaited."""
@@ -220,7 +230,6 @@ class SupervisedVectorEnv(VectorEnv[Any, Any, Any]):
                     raise EnvError(f"{cause}; env.max_restarts={self.max_restarts} allows no further restart")
                 self.restarts += 1
                 self.faults.append(Fault(list(worker.numbers), "restart", cause))
-                worker.end()
                 worker.restart()
                 worker.send("reset", fresh_seeds(self._seeds[worker.rows], self.restarts), None)
             answers, failed = self._answers(list(failed), max(self.timeout, START_TIMEOUT))

@@ -122,6 +122,30 @@ def test_an_environment_that_raises_in_a_worker_ends_the_run_with_its_own_traceb
     assert summary["error"] == f"EnvError: {fault}"
 
 
+def test_an_environment_that_raises_in_this_process_shows_its_traceback_and_then_what_is_left(shell: Shell) -> None:
+    assert shell.train(*failing("raise", "env.vectorization=sync")) == 1
+    assert shell.err.count("Traceback (most recent call last)") == 1
+    raised, remedy = shell.err.splitlines()[-2:]
+    assert raised == "ZeroDivisionError: the pole has no length"
+    (run,) = shell.runs
+    assert remedy == (
+        f"the last good checkpoint is {run.relative_to(shell.folder)}/checkpoints/step_000000000004.pt; "
+        f"ppo-train resume={run.relative_to(shell.folder)}"
+    )
+    assert (run / "error.txt").read_text().splitlines()[-2:] == [raised, remedy]
+    assert json.loads((run / "summary.json").read_text())["error"] == raised
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+def test_nan_in_first_observations_is_passed_over_as_often_as_is_allowed(shell: Shell, limit: int) -> None:
+    words = failing("nan at reset", "env.vectorization=sync", "on_nonfinite=" + ("skip" if limit else "stop"))
+    assert shell.train(*words, f"max_skipped={limit or 1}") == (0 if limit else 1)
+    assert ("environment 1 began with NaN or infinity" if limit else "an observation of nan in step 1") in shell.err
+    words = failing("always nan at reset", "env.vectorization=sync", "on_nonfinite=skip", "run_name=always")
+    assert shell.train(*words, f"max_skipped={limit or 1}") == 1
+    assert "were passed over before" in shell.err
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_nan_of_one_environment_can_be_passed_over_as_often_as_is_allowed(shell: Shell, vectorization: str) -> None:
     words = failing("nan reward", f"env.vectorization={vectorization}", "env.num_workers=1", "on_nonfinite=skip")
