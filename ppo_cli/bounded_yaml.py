@@ -43,6 +43,7 @@ def require_bounded(text: str) -> None:
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             within.append((event.anchor, count))
+            sizes.pop(event.anchor or "", None)
             count += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = within.pop()

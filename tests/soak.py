@@ -1,10 +1,11 @@
 """Long runs that must not grow: ``scripts/soak [MINUTES [SEED]]``.
 
 Three runs go side by side, with checkpoints and evaluations at short intervals: compiled CartPole, Gymnasium's CartPole
-in worker processes of which one is killed now and then, and a small Minesweeper. From when each has saved once, kernels
-compiled and evaluated, memory, open files and threads are sampled. After a warm-up of a quarter of the time, a run is flat if a line through its memory grows by no more than 2 %
-or 8 MB, whichever is more, and its open files and threads are as many in the last quarter as in the one after the
-warm-up (medians). At the end each run is asked to stop, must have saved, and must leave no process behind.
+in worker processes of which one is killed now and then, and a small Minesweeper. Once each has compiled its kernels,
+evaluated and saved, memory, open files and threads are sampled. After a warm-up of a quarter
+of the time, a run is flat if a line through its memory grows by no more than 2 % or 8 MB, whichever is more, and its
+open files and threads are as many in the last quarter as in the one after the warm-up (medians). At the end each run is
+asked to stop, must have saved, and must leave no process behind.
 """
 
 from __future__ import annotations

@@ -212,6 +212,9 @@ def build_trainer(
             logger.warn(note)
         for name, change in described(changes).items():
             logger.display.note(f"changed: {name} {change}")
+        if state.env_steps >= state.total_env_steps:
+            done = f"{state.env_steps:,} of {state.total_env_steps:,} env steps are done"
+            logger.display.note(f"nothing is left to do: {done}; total_env_steps=... sets a later end")
     return trainer
 
 

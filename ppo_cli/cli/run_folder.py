@@ -110,12 +110,14 @@ def require_own_files(folder: Path) -> None:
     """Make sure that writing in a run's folder stays there: a stranger's may link to files of yours.
 
     Raises:
-        UserError: something in it is a link to a place outside of it.
+        UserError: something in it is a link to a place outside of it, or neither a file nor a folder.
     """
     home = folder.resolve()
     for path in [*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")]:
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise UserError(f"{path} links to a place outside of the run's folder; put a copy there to go on")
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise UserError(f"{path} is neither a file nor a folder; take it away to go on")
 
 
 def remove_if_empty(folder: Path, root: Path) -> None:

@@ -270,7 +270,8 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     given = {override.key_or_group: override.value() for override in values}
     name = str(given.pop("resume"))
     members = seed_runs(Path(name))
-    folder = Path(name) if members else find_run(name, str(given.get("output_dir", "outputs")))
+    searched = str(given.pop("output_dir", "outputs")) if name == "latest" else ""
+    folder = Path(name) if members else find_run(name, searched)
     for each in [folder, *members]:
         require_own_files(each)
     saved = saved_config(members[0] if members else folder)
