@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
-from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems, print_warnings
+from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems, print_warnings
 from ppo_cli.cli.run_folder import claim, is_export
 from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
@@ -71,7 +71,7 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
     except EnvError as error:
         raise reported(error) from error
     try:
-        status, exit_code = run_trainer(trainer, facts(config, trainer))
+        status, exit_code = run_trainer(trainer, announced=config)
     except (NonFiniteError, EnvError) as error:
         raise reported(error, what_is_left(trainer)) from error
     except Exception as error:  # the traceback comes first
@@ -102,17 +102,18 @@ def what_is_left(trainer: Trainer) -> str:
 
 
 def run_trainer(
-    trainer: Trainer, facts: Mapping[str, str] | None = None, stop: StopRequest | None = None
+    trainer: Trainer, stop: StopRequest | None = None, *, announced: Settings | None = None
 ) -> tuple[Status, int]:
-    """The run itself, with ``facts`` printed before it, its folder finished whatever happens; status and exit code."""
-    status: Status
+    """The run itself, its folder finished whatever happens; status and exit code. Says first what is ``announced``."""
     try:
-        if facts is not None:
-            trainer.logger.start(facts)
+        if announced is not None:
+            trainer.logger.start(facts(announced, trainer))
         status, exit_code = trainer.run(stop)
+    except KeyboardInterrupt as error:  # a second Ctrl-C, or a signal before the first update
+        finish(trainer, "interrupted", exit_code=error.exit_code if isinstance(error, Stopped) else INTERRUPTED)
+        raise
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        finish(trainer, status, error=f"{type(error).__name__}: {error}".strip(": "))
+        finish(trainer, "failed", error=f"{type(error).__name__}: {error}".strip(": "))
         raise
     finally:
         trainer.collector.env.close()

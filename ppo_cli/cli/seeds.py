@@ -90,7 +90,7 @@ class SeedGroup:
         trainer = None
         try:
             trainer = first if seed == self.seeds[0] else self.build(seed)
-            _, exit_code = run_trainer(trainer, stop=stop)
+            _, exit_code = run_trainer(trainer, stop)
             if exit_code == UNSAVED:
                 self.failures[seed] = f"the last checkpoint could not be written: {what_is_left(trainer)}"
             self.returns[seed] = final_return(trainer)
