@@ -52,7 +52,7 @@ def require_bounded(text: str) -> None:
             sizes[event.anchor or ""] = 1
             count += 1
         elif isinstance(event, yaml.AliasEvent):
-            count += sizes.get(event.anchor, MOST_VALUES)
+            count += sizes.get(event.anchor or "", MOST_VALUES)
         if count > MOST_VALUES:
             raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values")
         if len(within) > DEEPEST:

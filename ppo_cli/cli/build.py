@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems, print_warnings
 from ppo_cli.cli.run_folder import claim, is_export
-from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
+from ppo_cli.cli.trust import current_folder_first, import_target, is_trusted_by_user, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
@@ -260,7 +261,9 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
         settings["device"] = chosen_device(config)
     if "skip_nonfinite" in inspect.signature(make).parameters:
         settings["skip_nonfinite"] = config.get("on_nonfinite") == "skip"
-    env: VecEnv = make(num_envs=num_envs, **settings)
+    is_users = target == GYMNASIUM_ENV and is_trusted_by_user(str(settings["id"]).rpartition(":")[0])
+    with current_folder_first() if is_users else nullcontext():
+        env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
 

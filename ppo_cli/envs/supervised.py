@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -139,7 +140,7 @@ class SupervisedVectorEnv(VectorEnv[Any, Any, Any]):
         memory = context.RawArray("b", num_envs * int(np.prod(space.shape)) * space.dtype.itemsize)
         self._observations = rows_of(memory, space)
         self._seeds = [0] * num_envs
-        start = partial(start_process, context, CloudpickleWrapper(make_env), autoreset, memory)
+        start = partial(start_process, context, CloudpickleWrapper(make_env), autoreset, memory, tuple(sys.path))
         num_workers = min(num_workers, num_envs)
         bounds = [num_envs * number // num_workers for number in range(num_workers + 1)]
         Finalize(self, end_all, args=[self.workers], exitpriority=10)  # before multiprocessing waits for the processes
@@ -246,16 +247,21 @@ def start_process(
     make_env: CloudpickleWrapper,
     autoreset: AutoresetMode,
     memory: Any,  # noqa: ANN401
+    path: Sequence[str],
     numbers: range,
     pipe: Connection,
     at_work: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """A process that serves these environments at the other end of ``pipe``."""
+    """A process that serves these environments at the other end of ``pipe``, and finds modules along ``path``."""
     name = f"environments {numbers.start} to {numbers.stop - 1}"
     process = context.Process(
         target=serve, args=(pipe, make_env, numbers, autoreset, memory, at_work), name=name, daemon=True
     )
-    process.start()
+    here, sys.path[:] = sys.path[:], path  # where the batch was made: the user's module may be in the current folder
+    try:
+        process.start()
+    finally:
+        sys.path[:] = here
     return process
 
 

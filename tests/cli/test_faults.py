@@ -203,8 +203,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_all_damag
     (run,) = shell.runs
     newest = sorted((run / "checkpoints").glob("*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    assert shell.train("resume=latest", "total_env_steps=672") == 0
-    assert f"warning: {newest.relative_to(shell.folder)} is damaged" in shell.err
+    for command, words in (
+        (shell.eval, ["latest", "episodes=2"]),
+        (shell.play, ["latest", "episodes=1"]),
+        (shell.export, ["latest"]),
+        (shell.train, ["resume=latest", "total_env_steps=672"]),
+    ):
+        assert command(*words) == 0, shell.err
+        assert shell.err.count("warning: ") == 1
+        assert f"warning: {newest.relative_to(shell.folder)} is damaged" in shell.err
     for path in (run / "checkpoints").glob("*.pt"):
         path.write_bytes(b"")
     before = (run / "metrics.jsonl").read_bytes()
