@@ -21,6 +21,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
+from ppo_cli.cli.jobs import clear
 from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems, print_warnings
 from ppo_cli.cli.run_folder import claim, is_export
 from ppo_cli.cli.trust import current_folder_first, import_target, is_trusted_by_user, search_path, trusted_modules
@@ -179,16 +180,21 @@ def build_trainer(
         raise UserError(str(error)) from error
     if not resume:
         claim(run_dir)
-    logger = RunLogger(
-        run_dir,
-        total_env_steps=config["total_env_steps"],
-        start_env_steps=saved["state"]["env_steps"] if saved else 0,
-        config=config,
-        overrides=overrides,
-        resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
-        display=display or ("silent" if config["quiet"] else "auto"),
-        headline_tags=headline_tags(config, env),
-    )
+    try:
+        logger = RunLogger(
+            run_dir,
+            total_env_steps=config["total_env_steps"],
+            start_env_steps=saved["state"]["env_steps"] if saved else 0,
+            config=config,
+            overrides=overrides,
+            resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
+            display=display or ("silent" if config["quiet"] else "auto"),
+            headline_tags=headline_tags(config, env),
+        )
+    except OSError:
+        if not resume:
+            clear(run_dir)
+        raise
     intervals = Intervals(
         config["log_interval"],
         config["checkpoint_interval"],

@@ -82,11 +82,17 @@ def folder_problem(folder: Path, setting: str, other: str = "output_dir") -> str
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not parent.is_dir():
         return f"{setting}: {parent} is a file, not a folder"
+    problem = write_problem(parent)
+    return f"{setting}: {problem}; choose another {other}" if problem else None
+
+
+def write_problem(folder: Path) -> str | None:
+    """Why nothing can be written in ``folder``, which exists, or None. Leaves nothing behind."""
     try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".ppo-cli-"):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".ppo-cli-"):
             return None
     except OSError as error:
-        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another {other}"
+        return f"cannot write in {folder} ({error.strerror})"
 
 
 def claim(folder: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_full_disk_costs_logs_and_checkpoints_but_not_the_run(tmp_path: Path) 
     assert ended["code"] == 3
     said = ended["out"] + ended["err"]
     assert "training goes on, its log has a gap" in said
-    refused = "the checkpoint after 64 env steps was not written ([Errno 27] File too large); there is no older one"
+    refused = "the checkpoint after 64 env steps was not written (File too large); there is no older one"
     assert refused in said
     assert "error: the last checkpoint could not be written: there is no checkpoint to go on from" in said
     assert "Traceback" not in said
@@ -183,6 +183,43 @@ def test_a_full_disk_costs_logs_and_checkpoints_but_not_the_run(tmp_path: Path) 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["env_steps"] for row in rows] == [32 * n for n in range(1, len(rows) + 1)], "whole records only"
     assert not list((run / "checkpoints").iterdir()), "nothing half-written is left"
+
+
+def test_a_disk_that_is_full_at_the_start_costs_one_line_and_leaves_no_run(tmp_path: Path) -> None:
+    """A file may not grow beyond 700 bytes: less than the config."""
+    words, run = [*CARTPOLE, "quiet=true"], tmp_path / "outputs/CartPole-v1/ppo/run"
+    (refused,) = run_cases([Case(folder=str(tmp_path), words=words, largest_file=700)])
+    assert refused["code"] == 1
+    assert refused["err"].splitlines()[-1] == f"error: {run}/config.yaml: cannot be written (File too large)"
+    assert not (tmp_path / "outputs").exists()
+    first, refused, last = run_cases(
+        [
+            Case(folder=str(tmp_path), words=words),
+            Case(folder=str(tmp_path), words=["resume=latest", "total_env_steps=672"], largest_file=700),
+            Case(folder=str(tmp_path), words=["resume=latest", "total_env_steps=672"]),
+        ]
+    )
+    assert (first["code"], refused["code"], last["code"]) == (0, 1, 0)
+    assert "config.yaml: cannot be written (File too large)" in refused["err"].splitlines()[-1]
+    assert "Traceback" not in refused["err"]
+
+
+def test_a_run_folder_that_may_only_be_read_cannot_go_on_and_says_so(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.train(*CARTPOLE, "quiet=true") == 0
+    (run,) = shell.runs
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("ppo_cli.cli.run_folder.tempfile.TemporaryDirectory", refuse)
+    assert shell.train(f"resume={run}", "total_env_steps=672") == 2
+    assert shell.errors == [
+        f"resume={run}: cannot write in {run} (Read-only file system); put a copy elsewhere to go on"
+    ]
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def test_a_disk_that_fills_up_later_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
