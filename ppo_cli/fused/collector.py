@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.envs.base import VecEnv
-from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
@@ -168,6 +168,15 @@ class FusedCollector(Collector):
             work(0, 1)
         else:
             self.workers.run(work)
+
+    def report_episodes(self, storage: Rollout) -> None:
+        """As ``Collector.report_episodes``."""
+        terminated, truncated = self.outcome.terminated.reshape(-1), self.outcome.truncated.reshape(-1)
+        ended = np.flatnonzero(terminated | truncated)
+        figures = {tag: figure.numpy().reshape(-1)[ended] for tag, figure in self.figures.items()}
+        if self.may_truncate:
+            figures[TRUNCATED_TAG] = (truncated > terminated)[ended]
+        self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
 
     def play(self, env: PlaysRollouts) -> Rollout:
         """A rollout in one call for each thread; a single one where running moments tie the environments together."""
