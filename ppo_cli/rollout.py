@@ -286,7 +286,7 @@ class Collector:
             return reason
         self.raw_obs = self.to_device(state["raw_obs"])
         for name in ("dead", "episode_return", "episode_length"):
-            setattr(self, name, state[name].to(self.device).clone())
+            getattr(self, name).copy_(state[name])
         return None
 
     def load_env_state(self, state: dict[str, Any]) -> str | None:
