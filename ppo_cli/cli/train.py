@@ -33,7 +33,7 @@ from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
-from ppo_cli.run_files import CRASH_FILE, REFUSED, WriteError
+from ppo_cli.run_files import CRASH_FILE, REFUSED, WriteError, shown_path
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
@@ -184,7 +184,9 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
             is_stopped = True
             raise
         except OSError as error:
-            raise (WriteError(folder, error) if error.errno in REFUSED else error) from error
+            if error.errno in REFUSED:
+                raise WriteError(folder, error) from error
+            raise
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
             if config.get("claim") and not is_stopped:
@@ -287,8 +289,6 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     folder = Path(name) if members else find_run(name, searched)
     for each in [folder, *members]:
         require_own_files(each)
-        if problem := write_problem(each):
-            raise UserError(f"resume={name}: {problem}; put a copy elsewhere to go on")
     saved = saved_config(members[0] if members else folder)
     for name, value in given.items():
         if name in KEPT or name.startswith(("hydra", "network.")):
@@ -301,6 +301,9 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     if "--cfg" in arguments.flags:
         print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
         return 0
+    for each in [folder, *members]:
+        if problem := write_problem(each):
+            raise UserError(f"resume={shown_path(folder)}: {problem}; put a copy elsewhere to go on")
     try:
         run(settings, folder, arguments.overrides)
     except (UserError, ReportedError, WriteError):
