@@ -216,8 +216,9 @@ def test_a_run_folder_that_may_only_be_read_cannot_go_on_and_says_so(
 
     monkeypatch.setattr("ppo_cli.cli.run_folder.tempfile.TemporaryDirectory", refuse)
     assert shell.train(f"resume={run}", "total_env_steps=672") == 2
+    shown = run.relative_to(shell.folder)
     assert shell.errors == [
-        f"resume={run.relative_to(shell.folder)}: cannot write in {run} (Read-only file system); put a copy elsewhere to go on"
+        f"resume={shown}: cannot write in {run} (Read-only file system); put a copy elsewhere to go on"
     ]
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
