@@ -53,18 +53,20 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def last_written(run: Path) -> float:
-    """When the run wrote last, in seconds since 1970: by its last record, since copies of files are all as old.
+def recency(run: Path) -> tuple[float, float]:
+    """What orders runs by when they wrote last: by their last record, since copied files are all as old; then by files.
 
-    Before the first record by its files; 0 where there are none.
+    Both in seconds since 1970. A run without a record goes by its files alone.
     """
+    by_files = max((path.lstat().st_mtime for path in run.glob("**/*") if path.is_file()), default=0.0)
     try:
         with (run / METRICS_FILE).open("rb") as file:
             file.seek(max(0, (run / METRICS_FILE).stat().st_size - LONGEST_TAIL))
             rows = map(parsed, reversed(file.read().splitlines()))
-        return next(float(row["wall_time"]) for row in rows if isinstance(row.get("wall_time"), int | float))
+        times = (row.get("wall_time") for row in rows)
+        return next(float(time) for time in times if isinstance(time, int | float)), by_files
     except (OSError, StopIteration):
-        return max((path.lstat().st_mtime for path in run.iterdir()), default=0.0)
+        return by_files, by_files
 
 
 class MetricsTail:

@@ -17,7 +17,7 @@ from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import RECORD
 from ppo_cli.cli.validate import REPORT_SETTINGS
 from ppo_cli.run_files import write_atomically
-from ppo_cli.run_reader import last_written
+from ppo_cli.run_reader import recency
 
 if TYPE_CHECKING:
     from ppo_cli.report.analysis import Report
@@ -87,7 +87,7 @@ def newest(root: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    run = max((path.parent for path in root.glob(f"**/{RECORD}")), key=last_written, default=None)
+    run = max((path.parent for path in root.glob(f"**/{RECORD}")), key=recency, default=None)
     if run is None:
         raise UserError(f"latest: there is no run in {root}/")
     group = run.parent if run.name.startswith("seed=") else run

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.processes import LOG_FILE
-from ppo_cli.run_reader import last_written
+from ppo_cli.run_reader import recency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,4 +217,4 @@ def known_runs(output_dir: str = "outputs") -> list[Path]:
     """Folders of runs that have a checkpoint, newest first."""
     found = {path.parent.parent for path in Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt")}
     whole = [run for run in found if (run / RECORD).is_file()]
-    return sorted(whole, key=lambda run: (last_written(run), run), reverse=True)
+    return sorted(whole, key=recency, reverse=True)

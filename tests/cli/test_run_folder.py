@@ -21,7 +21,7 @@ from ppo_cli.cli.run_folder import (
     slug,
     sweep_job,
 )
-from ppo_cli.run_reader import last_written
+from ppo_cli.run_reader import recency
 
 
 def make_run(folder: Path) -> Path:
@@ -118,9 +118,9 @@ def test_the_latest_run_is_the_one_that_wrote_last_also_where_all_files_were_cop
 
 def test_a_run_without_records_is_as_old_as_its_files(tmp_path: Path) -> None:
     old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new")
-    for path in old.iterdir():
+    for path in old.rglob("*"):
         os.utime(path, (1000.0, 1000.0))
     (new / "metrics.jsonl").write_bytes(b"\x00[[")
-    assert last_written(old) == 1000.0
-    assert last_written(new) > 1e9
+    assert recency(old) == (1000.0, 1000.0)
+    assert recency(new)[0] > 1e9
     assert find_run("latest", str(tmp_path)) == new
