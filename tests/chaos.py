@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
+import ppo_cli.cli.run  # noqa: F401 (imported once, for all the processes that are forked)
 from ppo_cli import checkpoint
-from ppo_cli.cli import build, train  # noqa: F401 (imported once, for all the processes that are forked)
+from ppo_cli.cli import train
 from tests.runs import assert_same, final_checkpoint, metrics, scalars
 
 SHORT = [

@@ -52,7 +52,7 @@ def command(words: list[str]) -> int:
     config = validated(export_config(folder) if is_export(folder) else run_config(folder))
     checkpoint = Path(name) if Path(name).suffix == ".pt" else None
 
-    from ppo_cli.cli.build import play
+    from ppo_cli.cli.saved import play
 
     results = play(config, settings, folder, checkpoint, on_progress=progress(settings))
     show(folder, settings, results)

@@ -14,8 +14,9 @@ from gymnasium import spaces
 
 from ppo_cli import checkpoint
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.build import build_evaluation_env, saved_state, suitable_network
+from ppo_cli.cli.build import build_evaluation_env, suitable_network
 from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.saved import saved_state
 from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.trust import current_folder_first, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.build import build_trainer, facts, final_return, plural, run_trainer, what_is_left
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
+from ppo_cli.cli.run import build_trainer, facts, final_return, plural, run_trainer, what_is_left
 from ppo_cli.cli.run_folder import seed_folder
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EnvError

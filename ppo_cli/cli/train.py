@@ -249,7 +249,7 @@ def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
         from ppo_cli.cli.seeds import train_seeds
 
         return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
-    from ppo_cli.cli.build import train
+    from ppo_cli.cli.run import train
 
     return train(settings, run_dir, overrides, resume=settings["resume"] is not None)
 
@@ -258,7 +258,7 @@ def trainer_of(overrides: list[str], run_dir: Path) -> Trainer:
     """What ``ppo-train`` with these settings would run, in ``run_dir``, for programs that drive the loop themselves."""
     config = Composer().compose(overrides)
     settings = validated(resolve(config, choices_of(config)))
-    from ppo_cli.cli.build import build_trainer
+    from ppo_cli.cli.run import build_trainer
 
     return build_trainer(settings, run_dir, overrides)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ppo_cli import checkpoint
 from ppo_cli.cli import build
 from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.saved import saved_state
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import HasFrame, VecEnv
 from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
@@ -81,7 +82,7 @@ def build_agent(config: Settings, settings: Settings, folder: Path, path: Path |
     """
     config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
     env = build_watched_env(config, with_frames)
-    state = build.saved_state(config, env, folder, path)
+    state = saved_state(config, env, folder, path)
     is_shaped = isinstance(env, MinesweeperVecEnv) and config["env"]["reward"] == "progress"
     return Agent(
         name=label(folder, path),

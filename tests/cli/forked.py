@@ -52,7 +52,7 @@ def run_cases(cases: Sequence[Case]) -> list[Ended]:
 def main() -> None:
     import torch
 
-    from ppo_cli.cli import build, train  # noqa: F401 (what is imported here, a case need not import)
+    from ppo_cli.cli import run, train  # noqa: F401 (what is imported here, a case need not import)
 
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first optimizer imports half of torch
@@ -89,17 +89,17 @@ def run_case(case: Case) -> None:
 def happen(phase: str, number: int, times: int) -> None:
     """Let the signal come in the middle of a phase, for the first time or, in a rollout, at its fortieth step."""
     from ppo_cli import checkpoint
-    from ppo_cli.cli import build
+    from ppo_cli.cli import run
     from ppo_cli.rollout import Collector
     from ppo_cli.train_state import TrainState
 
     owner, name, call = {
-        "start": (build, "build_state", 1),
-        "evaluator": (build, "build_evaluation_env", 1),
-        "greeting": (build, "facts", 1),
+        "start": (run, "build_state", 1),
+        "evaluator": (run, "build_evaluation_env", 1),
+        "greeting": (run, "facts", 1),
         "rollout": (Collector, "collect_step", 40),
         "update": (TrainState, "descend", 20),
-        "evaluation": (build, "evaluate", 1),
+        "evaluation": (run, "evaluate", 1),
         "save": (checkpoint, "write_atomically", 2),
     }[phase]
     original: Callable[..., Any] = getattr(owner, name)

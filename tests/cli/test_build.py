@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_cli.cli import build
+from ppo_cli.cli import build, run
 
 MINESWEEPER = {"name": "minesweeper", "_target_": "ppo_cli.envs.minesweeper.env.MinesweeperVecEnv"}
 CARTPOLE = {
@@ -68,4 +68,4 @@ def test_configurations_are_compared_by_what_the_run_measures(
     env: dict[str, Any], eval_interval: int, tags: list[str]
 ) -> None:
     built = build.build_env({"env": env, "device": "cpu"}, 2)
-    assert build.headline_tags({"eval_interval": eval_interval}, built) == tags
+    assert run.headline_tags({"eval_interval": eval_interval}, built) == tags

@@ -12,7 +12,7 @@ from ppo_cli import checkpoint
 from ppo_cli.accelerate import Accelerator, Execution
 from ppo_cli.algorithms.a2c import A2C
 from ppo_cli.algorithms.ppo import PPO
-from ppo_cli.cli.build import facts
+from ppo_cli.cli.run import facts
 from ppo_cli.cli.train import trainer_of
 from ppo_cli.envs.cartpole import CartPole
 from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe
@@ -131,7 +131,7 @@ def test_auto_goes_on_upon_the_path_of_the_run(
     monkeypatch.setattr(domain, "is_ready", lambda *_: ready)
     started: list[Trainer] = []
     monkeypatch.setattr(
-        "ppo_cli.cli.build.facts", lambda config, trainer: started.append(trainer) or facts(config, trainer)
+        "ppo_cli.cli.run.facts", lambda config, trainer: started.append(trainer) or facts(config, trainer)
     )
     assert shell.train(*SHORT_RUN, f"accelerate={first}") == 0
     assert shell.train("resume=latest", "accelerate=auto", "total_env_steps=128") == 0

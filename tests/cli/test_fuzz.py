@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.cli import build, exporting
+from ppo_cli.cli import exporting, saved
 from ppo_cli.cli import train as train_command
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS
@@ -80,7 +80,7 @@ def try_all(examples: int, strategy: st.SearchStrategy[Any], check: Callable[[An
 def rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands come to where the work would begin, and return."""
     monkeypatch.setattr(train_command, "run", lambda *_, **__: 0.0)
-    monkeypatch.setattr(build, "play", lambda *_, **__: {"greedy": FIGURES})
+    monkeypatch.setattr(saved, "play", lambda *_, **__: {"greedy": FIGURES})
     monkeypatch.setattr(exporting, "export", lambda *_: [])
 
 

@@ -1,0 +1,288 @@
+"""A run from its settings to its end: put together, announced, trained, finished."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppo_cli import checkpoint
+from ppo_cli.accelerate import Execution
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.build import (
+    EVALUATION_ENVS,
+    EVALUATION_STREAM,
+    build_algorithm,
+    build_env,
+    build_evaluation_env,
+    build_state,
+)
+from ppo_cli.cli.hardware import build_learner, choose_execution
+from ppo_cli.cli.jobs import clear
+from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems
+from ppo_cli.cli.run_folder import claim
+from ppo_cli.cli.validate import Settings
+from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
+from ppo_cli.episodes import RETURN_TAG
+from ppo_cli.evaluate import evaluate
+from ppo_cli.faults import NonFiniteError
+from ppo_cli.fused import domain
+from ppo_cli.fused.ppo import FusedPPO
+from ppo_cli.logger import RunLogger, Status
+from ppo_cli.progress import Display
+from ppo_cli.rollout import Collector
+from ppo_cli.run_files import shown_path
+from ppo_cli.signals import StopRequest
+from ppo_cli.train_state import TrainState
+from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
+
+PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
+
+NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds", "jobs", "job_timeout", "again")
+"""Settings that say where and how a run is watched, not what it does."""
+
+
+def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
+    """Do one run in ``run_dir``. Returns the mean return of its last episodes, NaN where none has ended.
+
+    Raises:
+        UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
+        Stopped: by a signal, with everything saved.
+        ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
+    """
+    try:
+        trainer = build_trainer(config, run_dir, overrides, resume=resume)
+    except EnvError as error:
+        raise reported(error) from error
+    try:
+        status, exit_code = run_trainer(trainer, announced=config)
+    except (NonFiniteError, EnvError) as error:
+        raise reported(error, what_is_left(trainer)) from error
+    except Exception as error:  # the traceback comes first
+        error.add_note(what_is_left(trainer))
+        raise
+    if exit_code == UNSAVED:
+        print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
+        raise ReportedError(exit_code)
+    if status == "interrupted":
+        raise Stopped(exit_code)
+    return final_return(trainer)
+
+
+def reported(error: Exception, *more: str) -> ReportedError:
+    """``error`` once it is told: where an environment raised by its own traceback, and in a sentence, with ``more``."""
+    if isinstance(error, EnvError) and error.traceback:
+        print(error.traceback, file=sys.stderr)
+    print_problems([str(error), *more])
+    return ReportedError(CRASH)
+
+
+def what_is_left(trainer: Trainer) -> str:
+    """The last good checkpoint of a run that ended badly, and how to use it."""
+    newest = trainer.newest_checkpoint
+    if newest is None:
+        return "there is no checkpoint to go on from; checkpoint_interval sets how often one is written"
+    return f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shown_path(trainer.run_dir)}"
+
+
+def run_trainer(
+    trainer: Trainer, stop: StopRequest | None = None, *, announced: Settings | None = None
+) -> tuple[Status, int]:
+    """The run itself, its folder finished whatever happens; status and exit code. Says first what is ``announced``."""
+    try:
+        if announced is not None:
+            trainer.logger.start(facts(announced, trainer))
+        status, exit_code = trainer.run(stop)
+    except KeyboardInterrupt as error:  # a second Ctrl-C, or a signal before the first update
+        finish(trainer, "interrupted", exit_code=error.exit_code if isinstance(error, Stopped) else INTERRUPTED)
+        raise
+    except BaseException as error:
+        finish(trainer, "failed", error=f"{type(error).__name__}: {error}".strip(": "))
+        raise
+    finally:
+        trainer.collector.env.close()
+    finish(trainer, status, exit_code=exit_code)
+    if trainer.execution.path == "fused" and trainer.state.updates:
+        algorithm = trainer.algorithm.ppo if isinstance(trainer.algorithm, FusedPPO) else trainer.algorithm
+        domain.note_ready(trainer.collector.env, algorithm)
+    return status, exit_code
+
+
+def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, error: str | None = None) -> None:
+    """Write down how the run ended and what it leaves."""
+    trainer.logger.finish(
+        status,
+        exit_code=exit_code,
+        error=error,
+        checkpoint=trainer.newest_checkpoint,
+        best_checkpoint=trainer.best_checkpoint,
+        faults=trainer.state.faults.counts,
+    )
+
+
+def final_return(trainer: Trainer) -> float:
+    """Mean return of the last episodes, NaN where none has ended."""
+    return float(trainer.collector.episodes.metrics().get(RETURN_TAG, math.nan))
+
+
+def headline_tags(config: Settings, env: VecEnv) -> list[str]:
+    """What configurations are compared by: the return, of evaluations, too, where there are any, and win rates."""
+    evaluated = ["eval/episodic_return"] if config["eval_interval"] else []
+    return [RETURN_TAG, *evaluated, *(tag for tag in env.episode_metrics() if tag.endswith("/win_rate"))]
+
+
+def build_trainer(
+    config: Settings,
+    run_dir: Path,
+    overrides: Sequence[str],
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Trainer:
+    """All objects of a run, at its start or, on ``resume``, where its newest checkpoint was saved.
+
+    ``display`` shows its progress in place of the one that ``quiet`` chooses.
+
+    Raises:
+        UserError: the settings do not fit together; nothing was written.
+    """
+    try:
+        saved, notes = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else (None, [])
+        torch.manual_seed(config["seed"])
+        env = build_env(config, config["num_envs"])
+        algorithm = build_algorithm(config)
+        state = build_state(config, env, algorithm.gamma)
+        execution = choose_execution(config, env, state, algorithm, saved)
+        collector, algorithm = build_learner(config, env, state, algorithm, execution)
+        changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
+        evaluate_now = evaluation(config, state)
+    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
+        if isinstance(error, RuntimeError) and not resume:
+            raise
+        raise UserError(str(error)) from error
+    if not resume:
+        claim(run_dir)
+    try:
+        logger = RunLogger(
+            run_dir,
+            total_env_steps=config["total_env_steps"],
+            start_env_steps=saved["state"]["env_steps"] if saved else 0,
+            config=config,
+            overrides=overrides,
+            resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
+            display=display or ("silent" if config["quiet"] else "auto"),
+            headline_tags=headline_tags(config, env),
+        )
+    except OSError:
+        if not resume:
+            clear(run_dir)
+        raise
+    intervals = Intervals(
+        config["log_interval"],
+        config["checkpoint_interval"],
+        config["eval_interval"],
+        config["keep_checkpoints"],
+        config["keep_every"],
+        config["keep_best"],
+    )
+    trainer = Trainer(
+        state,
+        algorithm,
+        collector,
+        logger,
+        run_dir,
+        intervals,
+        evaluate_now,
+        execution,
+        config=json.dumps(config),
+    )
+    if saved:
+        trainer.take_up(saved)
+        for note in [*notes, *(f"approximate: {reason}" for reason in reasons)]:
+            logger.warn(note)
+        for name, change in described(changes).items():
+            logger.display.note(f"changed: {name} {change}")
+        if state.env_steps >= state.total_env_steps:
+            done = f"{state.env_steps:,} of {state.total_env_steps:,} env steps are done"
+            logger.display.note(f"nothing is left to do: {done}; total_env_steps=... sets a later end")
+    return trainer
+
+
+def taken_up(
+    saved: dict[str, Any], config: Settings, state: TrainState, collector: Collector, execution: Execution
+) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
+    """Put everything where ``saved`` was saved: the settings that changed since, and why it is not exact, if it is not.
+
+    Raises:
+        CheckpointError: what was saved is not a run.
+    """
+    try:
+        changes = changed_settings(saved, config)
+        return changes, restore(saved, state, collector, execution, env_change(changes))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"there is no checkpoint of a learner ({error})") from error
+
+
+def env_change(changes: dict[str, tuple[Any, Any]]) -> str | None:
+    """How the environment is not the one that it was, so that its episodes cannot be continued."""
+    of_env = {name: change for name, change in changes.items() if name.startswith("env.")}
+    return ", ".join(f"{name} {change}" for name, change in described(of_env).items()) or None
+
+
+def described(changes: dict[str, tuple[Any, Any]]) -> dict[str, str]:
+    """Changes of settings as text; where a run lies and what it prints is no change of the run."""
+    return {name: f"{before} -> {now}" for name, (before, now) in changes.items() if name not in NO_CHANGE}
+
+
+def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:
+    """What ``eval_interval`` calls: fresh episodes with the policy as it stands, in an environment of their own."""
+    if not config["eval_interval"]:
+        return None
+    env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
+    seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
+    network = state.accelerator.network(state.actor_critic)
+
+    def play() -> dict[str, float]:
+        return evaluate(
+            network,
+            state.obs_normalizer,
+            env,
+            seeds,
+            mode="greedy",
+            device=state.accelerator.device,
+            on_fault=lambda fault: fault.tell(state.faults),
+        ).summary()
+
+    return play
+
+
+def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
+    """The numbers that follow from the settings, as the start of a run prints them."""
+    state, env = trainer.state, trainer.collector.env
+    batch = env.num_envs * config["rollout_length"]
+    minibatches = config.get("num_minibatches", 1)
+    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
+    updates = -(-config["total_env_steps"] // batch)
+    accelerator = state.accelerator
+    return {
+        "run": f"{config['algo']['name']} on {config['env']['name']}, seed {config['seed']}",
+        "batch": f"{env.num_envs} envs x {config['rollout_length']} steps = {batch:,}, "
+        f"minibatches of {batch // minibatches:,}",
+        "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
+        "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
+        "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}"
+        + (", each with its share of the batch" if accelerator.threads.count > 1 else "")
+        + f", {accelerator.precision}",
+        **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
+        "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
+    }
+
+
+def plural(count: int, noun: str) -> str:
+    """1 thread, 2 threads."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
