@@ -128,10 +128,11 @@ def correlation_text(found: Estimate) -> str:
 
 
 def statement(finding: Finding) -> str:
-    """``5 of 5 runs; seed 1: above 0.05 in 3 % of the updates``."""
+    """``5 of 5 runs; seed 1: above 0.05 in 3 % of the updates``; of a single run what was seen."""
     run, text = next(iter(finding.seen.items()))
-    seed = f"seed {run.seed}: " if len(finding.group.runs) > 1 else ""
-    return f"{len(finding.seen)} of {plural(len(finding.group.runs), 'run')}; {seed}{text}"
+    if len(finding.group.runs) == 1:
+        return text
+    return f"{len(finding.seen)} of {len(finding.group.runs)} runs; seed {run.seed}: {text}"
 
 
 def counts_text(result: Result) -> str:
