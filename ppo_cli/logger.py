@@ -52,7 +52,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.trials import TASK, chosen_settings, hyperparameters, trial_id
+from ppo_cli.trials import TASK, Hyperparameter, chosen_settings, flattened, hyperparameters, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -80,6 +80,7 @@ class RunLogger:
         resumed: On resume, what is new: settings that changed, why it is not exact. Added to the list of resumes.
         display: ``auto`` is a bar on a terminal and plain lines elsewhere; or a display that exists already.
         headline_tags: Scalars that become columns of TensorBoard's HParams table.
+        columns: Its other columns, where runs beside this one have other hyperparameters: name to a value of its type.
 
     Raises:
         OSError: The folder cannot be made or written at the start.
@@ -96,6 +97,7 @@ class RunLogger:
         resumed: Mapping[str, Any] | None = None,
         display: DisplayMode | Display = "auto",
         headline_tags: Sequence[str] = ("charts/episodic_return",),
+        columns: Mapping[str, Hyperparameter] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.display = make_display(display) if isinstance(display, str) else display
@@ -129,7 +131,7 @@ class RunLogger:
         self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
         self._events = EventWriter(run_dir, start_env_steps, self.warn)
         self._note_command(list(overrides), resumed)
-        self._describe(config, headline_tags)
+        self._describe(config, headline_tags, columns)
 
     def _note_command(self, overrides: list[str], resumed: Mapping[str, Any] | None) -> None:
         """Write down what the user typed: at the start of the run, and each time that it goes on."""
@@ -149,15 +151,18 @@ class RunLogger:
             return []
         return list(map(str, words)) if isinstance(words, list) else []
 
-    def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
+    def _describe(
+        self, config: Mapping[str, Any], headline_tags: Sequence[str], columns: Mapping[str, Hyperparameter] | None
+    ) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
         chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
-        settings = hyperparameters(config, chosen)
-        self._events.session_start(step, settings, self._summary.trial_id, headline_tags, chosen)
+        columns = columns or hyperparameters(config, chosen=chosen)
+        trial = self._summary.trial_id
+        self._events.session_start(step, flattened(config), trial, headline_tags, chosen, columns)
         self._events.layout(step, LAYOUT)
         source = {"git": self._summary.git, "versions": self._summary.versions}
         self._events.text(step, "run/config", code_block(config_yaml))

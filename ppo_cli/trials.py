@@ -22,15 +22,31 @@ GROUPS = ("env", "network", "algo")
 TASK = ("env.name", "total_env_steps")
 """What is learnt, and for how long: often typed, seldom what configurations are compared by."""
 
-MAX_HYPERPARAMETERS = 32
+MAX_HYPERPARAMETERS = 48
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
 
 
-def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
-    """The settings of a configuration by dotted name, the first 32: ``chosen`` ones, top-level keys, nested ones.
+def hyperparameters(*configs: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
+    """The settings of configurations by dotted name, the first 48: ``chosen`` ones, top-level keys, nested ones.
 
-    Lists are texts, as one would type them.
+    Of several configurations every name that any of them has, with the first value that says something.
     """
+    flat: dict[str, Hyperparameter] = {}
+    for config in configs:
+        for name, value in flattened(config).items():
+            if flat.get(name) is None:
+                flat[name] = value
+    ordered = {name: flat[name] for name in chosen if name in flat} | dict(sorted(flat.items(), key=depth))
+    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+
+
+def depth(setting: tuple[str, Hyperparameter]) -> int:
+    """How deep a setting is nested."""
+    return setting[0].count(".")
+
+
+def flattened(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
+    """Every setting that is compared, by dotted name. Lists are texts, as one would type them."""
     flat: dict[str, Hyperparameter] = {}
     pending = [("", config)]
     while pending:
@@ -41,8 +57,7 @@ def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> di
                 pending.append((f"{name}.", value))
             elif not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
                 flat[name] = value if isinstance(value, Hyperparameter) else str(value).replace(" ", "")
-    ordered = {name: flat[name] for name in chosen if name in flat} | flat
-    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+    return flat
 
 
 def chosen_settings(overrides: Sequence[str]) -> list[str]:

@@ -29,13 +29,19 @@ def test_daily_settings_come_before_nested_ones_where_the_table_is_full():
     assert len(names) == MAX_HYPERPARAMETERS
 
 
+def test_several_configurations_share_the_columns_of_all():
+    merged = hyperparameters({"clip": 0.2, "target_kl": None, "env": {"mines": 3}}, {"target_kl": 0.1, "max_kl": 0.01})
+    assert merged == {"clip": 0.2, "target_kl": 0.1, "max_kl": 0.01, "env.mines": 3}
+    assert list(merged) == ["clip", "target_kl", "max_kl", "env.mines"]
+
+
 def test_lists_become_the_text_that_one_would_type():
     assert hyperparameters({"hidden": [64, 64], "clip": 0.2}) == {"hidden": "[64,64]", "clip": 0.2}
 
 
 def test_chosen_settings_keep_their_place_in_a_full_table():
     config = {f"top{index}": index for index in range(50)} | {"env": {"mines": 10}}
-    names = list(hyperparameters(config, chosen_settings(["env.mines=10", "++top49=1", "seed=1"])))
+    names = list(hyperparameters(config, chosen=chosen_settings(["env.mines=10", "++top49=1", "seed=1"])))
     assert names[:3] == ["env.mines", "top49", "top0"]
     assert len(names) == MAX_HYPERPARAMETERS
 
