@@ -124,13 +124,13 @@ def never_clipped(run: Run) -> str | None:
 
 
 def critic_explains_nothing(run: Run) -> str | None:
-    """A critic worse than a constant, where there is something left to explain."""
+    """A critic worse than a constant, where there is something left to explain; of equal returns nothing is."""
     curve, loss = run.curve("losses/explained_variance"), run.curve("losses/value_loss")
     if len(curve.value) < FEWEST_UPDATES or len(loss.value) != len(curve.value):
         return None
     matters = late(loss) > 0.01 * np.median(loss.value[: len(loss.value) // 5 + 1])
     bad = (late(curve) <= 0) & matters
-    if share(bad) < 0.2:
+    if share(bad) < (MOSTLY if learns(run) else 0.2):
         return None
     return f"at or below 0 in {percent(share(bad))} of the updates of the second half"
 

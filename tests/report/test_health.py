@@ -58,6 +58,9 @@ HARMLESS = {
     "a critic with nothing left to explain": but(
         losses__explained_variance=-4 * RAMP, losses__value_loss=30 * 0.6 ** np.arange(UPDATES)
     ),
+    "a critic of returns that have become equal": but(
+        losses__explained_variance=spiked(HEALTHY["losses/explained_variance"], -0.1, *range(24, 40, 2)),
+    ),
     "a deterministic policy at the end": but(losses__entropy=0.7 * (1 - RAMP) ** 3),
     "returns that grow, and the value loss with them": but(losses__value_loss=10 ** (4 * RAMP)),
     "a clip fraction that is high once in a while": but(
