@@ -52,7 +52,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.trials import TASK, Hyperparameter, chosen_settings, flattened, hyperparameters, trial_id
+from ppo_cli.trials import HParamsTable, flattened, hparams_table, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -80,7 +80,7 @@ class RunLogger:
         resumed: On resume, what is new: settings that changed, why it is not exact. Added to the list of resumes.
         display: ``auto`` is a bar on a terminal and plain lines elsewhere; or a display that exists already.
         headline_tags: Scalars that become columns of TensorBoard's HParams table.
-        columns: Its other columns, where runs beside this one have other hyperparameters: name to a value of its type.
+        table: The rest of that table, where other runs stand in it that may have other hyperparameters.
 
     Raises:
         OSError: The folder cannot be made or written at the start.
@@ -97,7 +97,7 @@ class RunLogger:
         resumed: Mapping[str, Any] | None = None,
         display: DisplayMode | Display = "auto",
         headline_tags: Sequence[str] = ("charts/episodic_return",),
-        columns: Mapping[str, Hyperparameter] | None = None,
+        table: HParamsTable | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.display = make_display(display) if isinstance(display, str) else display
@@ -131,7 +131,7 @@ class RunLogger:
         self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
         self._events = EventWriter(run_dir, start_env_steps, self.warn)
         self._note_command(list(overrides), resumed)
-        self._describe(config, headline_tags, columns)
+        self._describe(config, headline_tags, table)
 
     def _note_command(self, overrides: list[str], resumed: Mapping[str, Any] | None) -> None:
         """Write down what the user typed: at the start of the run, and each time that it goes on."""
@@ -151,18 +151,15 @@ class RunLogger:
             return []
         return list(map(str, words)) if isinstance(words, list) else []
 
-    def _describe(
-        self, config: Mapping[str, Any], headline_tags: Sequence[str], columns: Mapping[str, Hyperparameter] | None
-    ) -> None:
+    def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str], table: HParamsTable | None) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
-        columns = columns or hyperparameters(config, chosen=chosen)
+        table = table or hparams_table([config], self._first_overrides())
         trial = self._summary.trial_id
-        self._events.session_start(step, flattened(config), trial, headline_tags, chosen, columns)
+        self._events.session_start(step, flattened(config), trial, headline_tags, table.shown, table.columns)
         self._events.layout(step, LAYOUT)
         source = {"git": self._summary.git, "versions": self._summary.versions}
         self._events.text(step, "run/config", code_block(config_yaml))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Hyperparameter = bool | int | float | str | None
@@ -24,6 +25,36 @@ TASK = ("env.name", "total_env_steps")
 
 MAX_HYPERPARAMETERS = 48
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
+
+
+SHOWN = 5
+"""Columns that TensorBoard ticks by itself."""
+
+
+@dataclass(frozen=True)
+class HParamsTable:
+    """What runs that stand in one HParams table have to agree upon."""
+
+    columns: dict[str, Hyperparameter]
+    """Every hyperparameter, with a value of its type."""
+    shown: list[str]
+    """Those that come first."""
+
+
+def hparams_table(configs: Sequence[Mapping[str, Any]], typed: Sequence[str]) -> HParamsTable:
+    """The table for runs with these configurations: what was ``typed`` comes first.
+
+    Parallel coordinates leave out a run that lacks a ticked hyperparameter. Where some lack some, those come next that
+    all have, the ones that differ first, so that TensorBoard ticks no other.
+    """
+    flat = [flattened(config) for config in configs]
+    values = {name: [each.get(name) for each in flat] for settings in flat for name in settings}
+    differing = {name for name, found in values.items() if any(value != found[0] for value in found)}
+    shown = [name for name in chosen_settings(typed) if name in values and (name not in TASK or name in differing)]
+    if any(settings.keys() != values.keys() for settings in flat):
+        common = [name for name, found in values.items() if None not in found and name not in shown]
+        shown += sorted(common, key=lambda name: name not in differing)[: max(0, SHOWN - len(shown))]
+    return HParamsTable(hyperparameters(*configs, chosen=shown), shown)
 
 
 def hyperparameters(*configs: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:

@@ -22,7 +22,7 @@ from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim, is_export
-from ppo_cli.cli.sweep import columns_of
+from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
@@ -180,7 +180,7 @@ def build_trainer(
         resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
         display=display or ("silent" if config["quiet"] else "auto"),
         headline_tags=headline_tags(config, env),
-        columns=columns_of(run_dir),
+        table=table_of(run_dir),
     )
     intervals = Intervals(
         config["log_interval"],

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ppo_cli.cli.compose import choices_of, resolve
 from ppo_cli.cli.run_folder import RECORD, sweep_id, sweep_job
 from ppo_cli.cli.validate import Settings
 from ppo_cli.run_files import command_line, shown_path, write_atomically
-from ppo_cli.trials import Hyperparameter, chosen_settings, hyperparameters
+from ppo_cli.trials import HParamsTable, hparams_table
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -42,7 +42,7 @@ class Sweep:
     words: list[str]  # what of it stood on the command line, flags included
     swept: dict[str, list[str]]  # values by setting
     is_ours_to_name: bool = True  # the folders of its jobs; False with hydra.sweep.subdir
-    columns: dict[str, Hyperparameter] = field(default_factory=dict)  # what any of its jobs has, for the HParams table
+    table: dict[str, Any] = field(default_factory=dict)  # of TensorBoard's HParams, for all of its jobs
 
     def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
         """Whether ``other`` means the same jobs, or, where it ``may_grow``, others of the same kind."""
@@ -72,7 +72,7 @@ def sweep_of(config: DictConfig, jobs: Sequence[Settings], settings: list[Overri
         [*flags, *words],
         swept,
         "hydra.sweep.subdir" not in given,
-        hyperparameters(*jobs, chosen=chosen_settings(list(swept))),
+        asdict(hparams_table(jobs, list(given))),
     )
 
 
@@ -97,12 +97,12 @@ def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
         return None
 
 
-def columns_of(run_dir: Path) -> dict[str, Hyperparameter]:
-    """The columns of the HParams table that a run shares with those of its sweep; none where it is in no sweep."""
+def table_of(run_dir: Path) -> HParamsTable | None:
+    """The HParams table that a run shares with the others of its sweep; None where it is in no sweep."""
     for folder in (run_dir.parent, run_dir.parent.parent):  # a job of several seeds lies between
-        if sweep := read_sweep(folder):
-            return sweep.columns
-    return {}
+        if (sweep := read_sweep(folder)) and sweep.table:
+            return HParamsTable(**sweep.table)
+    return None
 
 
 def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:
