@@ -90,16 +90,15 @@ def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[
     Raises:
         UserError: with all mistakes that were found.
     """
-    problems = list(arguments.problems)
     settings, is_sweep = arguments.overrides, "--multirun" in arguments.flags
     config, found = composer.try_compose(settings, is_sweep=is_sweep)
-    problems += found
+    problems = [*arguments.problems, *found]
     if config is None:
         raise UserError(*dict.fromkeys(problems))
     composed = [config]
     if config.hydra.mode != RunMode.MULTIRUN:
         problems += lone_run_problems(config, settings)
-    if config.hydra.mode == RunMode.MULTIRUN and not found:
+    elif not found:
         composed = []
         for overrides in combinations(swept_settings(composer, settings, config)):
             job, found = composer.try_compose(overrides)
@@ -133,8 +132,8 @@ def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
     open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
     if not open_ones:
         return []
-    name = choices_of(config).get("experiment")
-    return [f"experiment={name}: is a sweep over {', '.join(open_ones)}: ppo-train -m experiment={name}"]
+    name = f"experiment={choices_of(config).get('experiment')}"
+    return [f"{name}: is a sweep over {', '.join(open_ones)}: ppo-train -m {name}"]
 
 
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -178,7 +177,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs:
             is_stopped = True
             raise
         finally:
-            conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
+            conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet, is_ranked=not config.get("claim"))
             if config.get("claim") and not is_stopped:
                 report_claims(folder)
     return 0
