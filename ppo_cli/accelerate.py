@@ -5,7 +5,9 @@ Nothing else in the package knows which executor runs it.
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +17,10 @@ import torch
 from torch import nn
 
 from ppo_cli.parallel import InParts, Threads
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_THRESHOLD = 32 << 20
+"""Bytes; the C library takes no more."""
 
 Precision = Literal["float32", "bfloat16"]
 Path = Literal["eager", "compile", "fused"]
@@ -75,6 +81,17 @@ class Accelerator:
                 return function(*args, **kwargs)
 
         return run
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors free for the tensors of the next pass; where it is GNU's.
+
+    It would hand large blocks back to the system and fetch them again page by page: in a virtual machine that takes a
+    fifth of a convolutional network's update.
+    """
+    if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
+        set_option(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        set_option(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def can_compile(device: torch.device) -> bool:

@@ -23,6 +23,10 @@ class CheckpointError(Exception):
     """A checkpoint is missing, damaged, or of a kind that this program cannot read. The message is for the user."""
 
 
+class NewerFormatError(CheckpointError):
+    """A newer program wrote it: nothing is wrong with it, and what is older is not what the user wants."""
+
+
 def checkpoint_path(folder: Path, env_steps: int) -> Path:
     """Where the checkpoint after ``env_steps`` goes: names sort by age."""
     return folder / f"step_{env_steps:012d}{SUFFIX}"
@@ -108,8 +112,10 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of this program ({reason})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a checkpoint of this program (it holds a {type(content).__name__})")
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {content.get('format')}; this version of ppo-cli reads {FORMAT}")
+    if (found := content.get("format")) != FORMAT:
+        if isinstance(found, int) and found > FORMAT:
+            raise NewerFormatError(f"{path} was written by a newer ppo-cli (format {found}, this one reads {FORMAT})")
+        raise CheckpointError(f"{path} has format {found}; this version of ppo-cli reads {FORMAT}")
     return content
 
 
@@ -120,6 +126,9 @@ def read_verified(path: Path) -> bytes:
         CheckpointError: not there, or not what was written (SHA-256).
     """
     try:
+        for file in (path, digest_path(path)):
+            if file.exists() and not file.is_file():  # a pipe would be waited for
+                raise CheckpointError(f"{file} is not a file")
         data = path.read_bytes()
         expected = digest_path(path).read_text().strip()
     except FileNotFoundError as error:
@@ -133,12 +142,15 @@ def load_newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The newest checkpoint that verifies, and why newer ones were passed over.
 
     Raises:
-        CheckpointError: there is none, or none that verifies. Never falls back to a fresh start.
+        CheckpointError: there is none, none that verifies, or the newest that does was written by a newer program.
+            Never falls back to a fresh start.
     """
     problems: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return load(path), problems
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
     raise CheckpointError("; ".join(problems) if problems else f"there is no checkpoint in {folder}")

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Figures = Tensor | NDArray[Any]
+
 RETURN_TAG = "charts/episodic_return"
 LENGTH_TAG = "charts/episodic_length"
 COUNT_TAG = "charts/episodes"
@@ -34,7 +36,7 @@ class EpisodeWindow:
         self.count = 0
         self._values: dict[str, NDArray[np.float64]] = {}  # tag to [W], oldest first
 
-    def add(self, episode_return: Tensor, episode_length: Tensor, extra: Mapping[str, Tensor] | None = None) -> None:
+    def add(self, episode_return: Figures, episode_length: Figures, extra: Mapping[str, Figures] | None = None) -> None:
         """Take in the k episodes that finished during one update, in the order they ended.
 
         Args:
@@ -48,7 +50,7 @@ class EpisodeWindow:
             return
         keep = max(self.size, finished)
         for tag, value in {RETURN_TAG: episode_return, LENGTH_TAG: episode_length, **(extra or {})}.items():
-            latest = value.detach().cpu().numpy().astype(np.float64)
+            latest = np.asarray(value.cpu() if isinstance(value, Tensor) else value, np.float64)
             self._values[tag] = np.concatenate((self._values.get(tag, latest[:0]), latest))[-keep:]
 
     def metrics(self) -> dict[str, float]:

@@ -125,6 +125,8 @@ def play(
     obs = env.reset(seeds)
     playing = torch.arange(env.num_envs) < count
     watched = env if isinstance(env, HasFaults) else None
+    for fault in watched.faults() if watched else ():  # of the reset: nothing is lost by it
+        on_fault(fault)
     figures = {"return": torch.zeros(env.num_envs), "length": torch.zeros(env.num_envs)}
     while playing.any():
         rows = playing.nonzero().squeeze(-1)

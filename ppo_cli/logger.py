@@ -23,6 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.event_writer import EventWriter, code_block
 from ppo_cli.progress import (
     Display,
@@ -52,11 +53,15 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
+from ppo_cli.run_reader import MetricsTail
 from ppo_cli.trials import HParamsTable, flattened, hparams_table, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "interrupted": 130, "failed": 1}
+
+NO_FIGURES = ("env_steps", "update", "wall_time")
+"""What a line of ``metrics.jsonl`` says of when it was written."""
 
 LAYOUT = {
     "trust region": {
@@ -128,10 +133,18 @@ class RunLogger:
         )
         run_dir.mkdir(parents=True, exist_ok=True)
         trim_metrics(run_dir / METRICS_FILE, start_env_steps if start_env_steps else -1)
+        self._take_up_figures()
         self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
         self._events = EventWriter(run_dir, start_env_steps, self.warn)
         self._note_command(list(overrides), resumed)
         self._describe(config, headline_tags, table)
+
+    def _take_up_figures(self) -> None:
+        """The latest figures so far: a run that goes on may have few updates left, or none."""
+        for row in MetricsTail(self.run_dir / METRICS_FILE).read():
+            figures = {tag: math.nan if value is None else value for tag, value in row.items() if tag not in NO_FIGURES}
+            self._latest |= {tag: value for tag, value in figures.items() if isinstance(value, int | float)}
+            self._summary.updates = row.get("update", 0)
 
     def _note_command(self, overrides: list[str], resumed: Mapping[str, Any] | None) -> None:
         """Write down what the user typed: at the start of the run, and each time that it goes on."""
@@ -146,8 +159,8 @@ class RunLogger:
     def _first_overrides(self) -> list[str]:
         """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
         try:
-            words = yaml.safe_load((self.run_dir / OVERRIDES_FILE).read_bytes())
-        except (OSError, yaml.YAMLError):
+            words = yaml.safe_load(read_bounded(self.run_dir / OVERRIDES_FILE))
+        except (OSError, ValueError, yaml.YAMLError):
             return []
         return list(map(str, words)) if isinstance(words, list) else []
 

@@ -56,6 +56,7 @@ class Collector:
         self.seconds = {"env": 0.0, "inference": 0.0}
         self.final_obs, self.lost = [], []
         self.obs_sum.zero_()
+        self.hear_of_starts()
         try:
             for t in range(self.rollout_length):
                 self.collect_step(t)
@@ -70,6 +71,12 @@ class Collector:
         normalize = self.state.reward_normalizer
         self.storage.reward.copy_(normalize(self.storage.reward, self.storage.done, self.storage.valid))
         return self.storage
+
+    def hear_of_starts(self) -> None:
+        """Count what went wrong while episodes began, before the first step: nothing of a step is lost by it."""
+        if self.watched is not None:
+            for fault in self.watched.faults():
+                fault.tell(self.state.faults)
 
     def collect_step(self, t: int) -> None:
         """Act, step, record."""
@@ -279,7 +286,7 @@ class Collector:
             return reason
         self.raw_obs = self.to_device(state["raw_obs"])
         for name in ("dead", "episode_return", "episode_length"):
-            setattr(self, name, state[name].to(self.device).clone())
+            getattr(self, name).copy_(state[name])
         return None
 
     def load_env_state(self, state: dict[str, Any]) -> str | None:

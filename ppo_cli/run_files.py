@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,7 +25,20 @@ SUMMARY_FILE = "summary.json"
 RESUMES_FILE = "resumes.yaml"
 CRASH_FILE = "error.txt"
 
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a disk says that is full, has a quota, or may only be read."""
+
 REPORTED_PACKAGES = ("ppo-cli", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "tensorboard", "numba")
+
+
+class WriteError(OSError):
+    """A disk that is full or read-only, or the like, and which file it refused."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror or str(cause), str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written ({self.strerror})"
 
 
 @dataclass
@@ -88,7 +102,10 @@ class AppendFile:
         self.path = path
         self.dropped = 0
         self._warn = warn
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise WriteError(path, error) from error
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def write(self, record: bytes) -> None:
@@ -117,7 +134,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by a file with this content: a reader, or a crash, meets the old file or the new one.
 
     Raises:
-        OSError: The folder cannot be written; the old file stands and nothing is left beside it.
+        WriteError: The folder cannot be written; the old file stands and nothing is left beside it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -127,9 +144,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise WriteError(path, error) from error
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -156,7 +174,7 @@ def _env_steps_of(line: bytes) -> int:
     """Where on the x-axis a line of ``metrics.jsonl`` lies; -1 for a line that is not a whole record."""
     try:
         return int(json.loads(line)["env_steps"]) if line.endswith(b"\n") else -1
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return -1
 
 

@@ -12,13 +12,14 @@ from ppo_cli.progress import Snapshot, Throughput
 from ppo_cli.run_files import METRICS_FILE, SUMMARY_FILE
 
 RETURN_TAG = "charts/episodic_return"
+LONGEST_TAIL = 1 << 16  # bytes: several records
 
 
 def summary_of(run: Path) -> dict[str, Any]:
     """What ``summary.json`` says; empty where there is none that can be read."""
     try:
         summary = json.loads((run / SUMMARY_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -52,6 +53,22 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
+def recency(run: Path) -> tuple[float, float]:
+    """What orders runs by when they wrote last: by their last record, since copied files are all as old; then by files.
+
+    Both in seconds since 1970. A run without a record goes by its files alone.
+    """
+    by_files = max((path.lstat().st_mtime for path in run.glob("**/*") if path.is_file()), default=0.0)
+    try:
+        with (run / METRICS_FILE).open("rb") as file:
+            file.seek(max(0, (run / METRICS_FILE).stat().st_size - LONGEST_TAIL))
+            rows = map(parsed, reversed(file.read().splitlines()))
+        times = (row.get("wall_time") for row in rows)
+        return next(float(time) for time in times if isinstance(time, int | float)), by_files
+    except (OSError, StopIteration):
+        return by_files, by_files
+
+
 class MetricsTail:
     """The rows of a ``metrics.jsonl`` that is being written, as they come."""
 
@@ -82,7 +99,7 @@ def parsed(line: bytes) -> dict[str, Any]:
     """One row; empty where a crash or a full disk has spoilt it."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 

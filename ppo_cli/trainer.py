@@ -175,9 +175,10 @@ class Trainer:
                 best=best.env_steps if best else None,
             )
         except (OSError, checkpoint.CheckpointError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             older = self.newest_checkpoint
             stands = f"{older.name} is still there" if older else "there is no older one"
-            self.logger.warn(f"the checkpoint after {state.env_steps:,} env steps was not written ({error}); {stands}")
+            self.logger.warn(f"the checkpoint after {state.env_steps:,} env steps was not written ({reason}); {stands}")
             return False
         self.saved_at, self.best = state.env_steps, best
         return True

@@ -1,10 +1,11 @@
 """Long runs that must not grow: ``scripts/soak [MINUTES [SEED]]``.
 
 Three runs go side by side, with checkpoints and evaluations at short intervals: compiled CartPole, Gymnasium's CartPole
-in worker processes of which one is killed now and then, and a small Minesweeper. Memory, open files and threads are
-sampled. After a warm-up of a quarter of the time, a run is flat if a line through its memory grows by no more than 2 %
-or 8 MB, whichever is more, and its open files and threads are as many in the last quarter as in the one after the
-warm-up (medians). At the end each run is asked to stop, must have saved, and must leave no process behind.
+in worker processes of which one is killed now and then, and a small Minesweeper. Once each has compiled its kernels,
+evaluated and saved, memory, open files and threads are sampled. After a warm-up of a quarter
+of the time, a run is flat if a line through its memory grows by no more than 2 % or 8 MB, whichever is more, and its
+open files and threads are as many in the last quarter as in the one after the warm-up (medians). At the end each run is
+asked to stop, must have saved, and must leave no process behind.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class Run:
     seen: set[int] = field(default_factory=set)  # processes that it started
     kills: int = 0
 
+    def require_running(self) -> None:
+        """Show its last words if it has ended."""
+        assert self.process.poll() is None, f"{self.kind} has ended: {(self.folder / 'log').read_text()[-2000:]}"
+
     def sample(self, seconds: float) -> None:
         """Look at it once."""
         proc = Path("/proc") / str(self.process.pid)
@@ -109,13 +114,21 @@ def start(kind: str, root: Path) -> Run:
     return Run(kind, folder, process)
 
 
+def wait_for_first_saves(runs: list[Run]) -> None:
+    """Until every run has a checkpoint."""
+    while not all(any((run.folder / "run/checkpoints").glob("*.pt")) for run in runs):
+        time.sleep(1.0)
+        for run in runs:
+            run.require_running()
+
+
 def watch(runs: list[Run], seconds: float, rng: random.Random) -> None:
     """Sample all runs, and kill a worker now and then, for this long."""
     begun = time.monotonic()
     while (passed := time.monotonic() - begun) < seconds:
         time.sleep(SAMPLE_EVERY)
         for run in runs:
-            assert run.process.poll() is None, f"{run.kind} has ended: {(run.folder / 'log').read_text()[-2000:]}"
+            run.require_running()
             run.sample(passed)
             if rng.random() < SAMPLE_EVERY / KILL_EVERY:
                 run.kill_a_worker(rng)
@@ -173,6 +186,7 @@ def main(minutes: float = 30.0, seed: int = 1) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as root:
         runs = [start(kind, Path(root)) for kind in KINDS]
         try:
+            wait_for_first_saves(runs)
             watch(runs, 60 * minutes, rng)
             rows = {run.kind: judge(run) for run in runs}
             problems = {run.kind: rows[run.kind][1] + stop(run) for run in runs}

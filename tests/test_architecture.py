@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ppo_cli"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "types", "schedules", "signals", "run_files", "spaces", "faults"),
+    ("settings", "types", "schedules", "signals", "run_files", "bounded_yaml", "spaces", "faults"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
      "processes", "run_reader", "trials", "kernels"),

@@ -123,6 +123,28 @@ def test_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         checkpoint.load(path)
 
 
+def test_a_checkpoint_of_a_newer_program_is_not_passed_over_for_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    path = checkpoint.save(tmp_path, 2, CONTENT, keep=3)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=f"{path} was written by a newer ppo-cli"):
+        checkpoint.load_newest(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    for name in (path, path.with_suffix(".sha256")):
+        name.unlink()
+        os.mkfifo(name)
+        with pytest.raises(CheckpointError, match=f"{name} is not a file"):
+            checkpoint.load(path)
+        name.unlink()
+        checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+
+
 def test_a_failed_save_leaves_the_older_checkpoints_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, 1, CONTENT, keep=1)
 

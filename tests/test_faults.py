@@ -18,7 +18,7 @@ from ppo_cli.algorithms.ppo_kl import PPOKL
 from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.envs.base import Fault
-from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
+from ppo_cli.envs.gymnasium_adapter import MOST_STARTS, GymnasiumVecEnv
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.evaluate import evaluate
 from ppo_cli.faults import GRADIENT_STEPS, RESTARTS, TRANSITIONS, Faults, NonFiniteError
@@ -156,6 +156,47 @@ def test_an_environment_that_gives_nan_loses_its_step_and_begins_anew(what: str,
     assert step.obs[:, 0].tolist() == step.final_obs[:, 0].tolist() == [4, 0, 4]
     assert step.reward.tolist() == [1, 0, 1]
     assert env.step(action).obs[:, 0].tolist() == [5, 1, 5]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_that_begins_with_nan_begins_again(vectorization: str) -> None:
+    env = GymnasiumVecEnv(3, register(), {"what": "nan at reset"}, vectorization, num_workers=2, skip_nonfinite=True)
+    try:
+        assert env.reset([20, VICTIM, 23]).tolist() == [[0, 0]] * 3
+        assert env.faults() == [Fault([1], "nonfinite", "environment 1 began with NaN or infinity")]
+        assert env.step(torch.zeros(3, dtype=torch.int64)).obs[:, 0].tolist() == [1, 1, 1]
+    finally:
+        env.close()
+
+
+def test_an_environment_that_always_begins_with_nan_is_left_to_who_looks_at_it() -> None:
+    env = failing("always nan at reset", skip_nonfinite=True)
+    assert env.reset([20, VICTIM, 23]).isnan().all(dim=1).tolist() == [True] * 3
+    assert len(env.faults()) == 3 * MOST_STARTS
+    env = failing("always nan at reset")
+    assert env.reset([20, VICTIM, 23]).isnan().any()
+    assert env.faults() == []
+
+
+def test_what_goes_wrong_while_episodes_begin_costs_no_step_and_no_figure_of_them() -> None:
+    env = Fragile([])
+    env.found = [Fault([1], "restart", "environment 1: lost while idle")]
+    state = learner(env)  # type: ignore[arg-type]
+    collector = Collector(env, state, LENGTH, EpisodeWindow())  # type: ignore[arg-type]
+    assert collector.collect().valid.all()
+    assert collector.episodes.metrics()["charts/episodic_return"] == EPISODE
+    assert state.faults.counts == {RESTARTS: 1}
+    env.found, heard = [Fault([1], "restart", "environment 1: lost while idle")], []
+    played = evaluate(
+        state.actor_critic,
+        state.obs_normalizer,
+        env,
+        [1, 2],
+        mode="greedy",
+        on_fault=heard.append,  # type: ignore[arg-type]
+    )
+    assert played.episode_length.tolist() == played.episode_return.tolist() == [EPISODE, EPISODE]
+    assert [fault.envs for fault in heard] == [[1]]
 
 
 def test_nan_on_which_an_episode_terminates_is_never_looked_at_but_a_truncated_one_needs_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,19 @@ def test_a_finished_run_that_is_given_more_steps_equals_the_longer_run(shell: Sh
     assert "changed: total_env_steps 256 -> 512" in shell.out
     assert_same(final_checkpoint(short), final_checkpoint(long))
     assert (metrics(short), scalars(short)) == (metrics(long), scalars(long))
+
+
+def test_a_finished_run_that_has_nothing_left_to_do_says_so_and_keeps_its_figures(shell: Shell) -> None:  # noqa: F811
+    words = [*CARTPOLE, *SHORT, "num_threads=1", "accelerate=eager", "quiet=true", "eval_interval=256"]
+    assert shell.train(*words, "eval_episodes=2") == 0
+    (run,) = shell.runs
+    before = json.loads((run / "summary.json").read_text())
+    assert "eval/episodic_return" in before["final"]
+    assert shell.train(f"resume={run}", "quiet=false") == 0
+    assert "nothing is left to do: 512 of 512 env steps are done; total_env_steps=... sets a later end" in shell.out
+    after = json.loads((run / "summary.json").read_text())
+    for key in ("status", "exit_code", "env_steps", "updates", "final", "checkpoint", "best_checkpoint"):
+        assert after[key] == before[key], key
 
 
 def test_what_changed_on_the_way_is_shown_and_recorded(shell: Shell) -> None:  # noqa: F811

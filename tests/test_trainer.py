@@ -141,7 +141,7 @@ def test_a_refused_checkpoint_keeps_the_old_one_and_is_tried_again_at_the_next_i
     assert [path.name if path else None for path in newest] == [None, None, *["step_000000000256.pt"] * 4]
     assert made.newest_checkpoint and made.newest_checkpoint.name == "step_000000000768.pt"
     assert warnings == [
-        "the checkpoint after 512 env steps was not written ([Errno 28] No space left on device); "
+        "the checkpoint after 512 env steps was not written (No space left on device); "
         "step_000000000256.pt is still there"
     ]
 

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.hardware import build_accelerator, build_learner, choose_execution, chosen_device
-from ppo_cli.cli.program import CRASH, ReportedError, Stopped, print_problems
+from ppo_cli.cli.jobs import clear
+from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems, print_warnings
 from ppo_cli.cli.run_folder import claim, is_export
 from ppo_cli.cli.sweep import table_of
-from ppo_cli.cli.trust import current_folder_first, import_target, search_path, trusted_modules
+from ppo_cli.cli.trust import current_folder_first, import_target, is_trusted_by_user, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
@@ -71,11 +73,13 @@ def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: 
         trainer = build_trainer(config, run_dir, overrides, resume=resume)
     except EnvError as error:
         raise reported(error) from error
-    trainer.logger.start(facts(config, trainer))
     try:
-        status, exit_code = run_trainer(trainer)
+        status, exit_code = run_trainer(trainer, announced=config)
     except (NonFiniteError, EnvError) as error:
         raise reported(error, what_is_left(trainer)) from error
+    except Exception as error:  # the traceback comes first
+        error.add_note(what_is_left(trainer))
+        raise
     if exit_code == UNSAVED:
         print_problems([f"the last checkpoint could not be written: {what_is_left(trainer)}"])
         raise ReportedError(exit_code)
@@ -100,14 +104,19 @@ def what_is_left(trainer: Trainer) -> str:
     return f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shown_path(trainer.run_dir)}"
 
 
-def run_trainer(trainer: Trainer, stop: StopRequest | None = None) -> tuple[Status, int]:
-    """The run itself, its folder finished whatever happens; status and exit code."""
-    status: Status
+def run_trainer(
+    trainer: Trainer, stop: StopRequest | None = None, *, announced: Settings | None = None
+) -> tuple[Status, int]:
+    """The run itself, its folder finished whatever happens; status and exit code. Says first what is ``announced``."""
     try:
+        if announced is not None:
+            trainer.logger.start(facts(announced, trainer))
         status, exit_code = trainer.run(stop)
+    except KeyboardInterrupt as error:  # a second Ctrl-C, or a signal before the first update
+        finish(trainer, "interrupted", exit_code=error.exit_code if isinstance(error, Stopped) else INTERRUPTED)
+        raise
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        finish(trainer, status, error=f"{type(error).__name__}: {error}".strip(": "))
+        finish(trainer, "failed", error=f"{type(error).__name__}: {error}".strip(": "))
         raise
     finally:
         trainer.collector.env.close()
@@ -165,23 +174,29 @@ def build_trainer(
         execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
         changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
+        evaluate_now = evaluation(config, state)
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         if isinstance(error, RuntimeError) and not resume:
             raise
         raise UserError(str(error)) from error
     if not resume:
         claim(run_dir)
-    logger = RunLogger(
-        run_dir,
-        total_env_steps=config["total_env_steps"],
-        start_env_steps=saved["state"]["env_steps"] if saved else 0,
-        config=config,
-        overrides=overrides,
-        resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
-        display=display or ("silent" if config["quiet"] else "auto"),
-        headline_tags=headline_tags(config, env),
-        table=table_of(run_dir),
-    )
+    try:
+        logger = RunLogger(
+            run_dir,
+            total_env_steps=config["total_env_steps"],
+            start_env_steps=saved["state"]["env_steps"] if saved else 0,
+            config=config,
+            overrides=overrides,
+            resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
+            display=display or ("silent" if config["quiet"] else "auto"),
+            headline_tags=headline_tags(config, env),
+            table=table_of(run_dir),
+        )
+    except OSError:
+        if not resume:
+            clear(run_dir)
+        raise
     intervals = Intervals(
         config["log_interval"],
         config["checkpoint_interval"],
@@ -197,7 +212,7 @@ def build_trainer(
         logger,
         run_dir,
         intervals,
-        evaluation(config, state),
+        evaluate_now,
         execution,
         config=json.dumps(config),
     )
@@ -207,6 +222,9 @@ def build_trainer(
             logger.warn(note)
         for name, change in described(changes).items():
             logger.display.note(f"changed: {name} {change}")
+        if state.env_steps >= state.total_env_steps:
+            done = f"{state.env_steps:,} of {state.total_env_steps:,} env steps are done"
+            logger.display.note(f"nothing is left to do: {done}; total_env_steps=... sets a later end")
     return trainer
 
 
@@ -251,7 +269,9 @@ def build_env(config: Settings, num_envs: int) -> VecEnv:
         settings["device"] = chosen_device(config)
     if "skip_nonfinite" in inspect.signature(make).parameters:
         settings["skip_nonfinite"] = config.get("on_nonfinite") == "skip"
-    env: VecEnv = make(num_envs=num_envs, **settings)
+    is_users = target == GYMNASIUM_ENV and is_trusted_by_user(str(settings["id"]).rpartition(":")[0])
+    with current_folder_first() if is_users else nullcontext():
+        env: VecEnv = make(num_envs=num_envs, **settings)
     return env
 
 
@@ -409,7 +429,7 @@ def play(
         if is_export(run_dir):
             accelerator, network, normalizer = exported_player(config, env, run_dir)
         else:
-            state = saved_state(config, env, run_dir, path)[0]
+            state = saved_state(config, env, run_dir, path)
             accelerator, network, normalizer = state.accelerator, state.actor_critic, state.obs_normalizer
     except EnvError as error:
         raise reported(error) from error
@@ -435,20 +455,21 @@ def play(
     return results
 
 
-def saved_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> tuple[TrainState, dict[str, Any]]:
-    """The learner as one checkpoint, or the run's newest, saved it, and all that the checkpoint holds.
+def saved_state(config: Settings, env: VecEnv, run_dir: Path, path: Path | None) -> TrainState:
+    """The learner as one checkpoint saved it, or the run's newest; warns of damaged ones that are passed over.
 
     Raises:
         CheckpointError: none that can be read, or it does not hold a learner.
         RuntimeError: the weights belong to another network.
     """
-    content = checkpoint.load(path) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)[0]
+    content, notes = (checkpoint.load(path), []) if path else checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER)
+    print_warnings(notes)
     state = build_state(config, env, gamma=1.0)
     try:
         state.load_state_dict(content["state"])
     except (KeyError, TypeError, AttributeError) as error:
         raise checkpoint.CheckpointError(f"{path or run_dir} has no checkpoint of a learner ({error})") from error
-    return state, content
+    return state
 
 
 def exported_player(config: Settings, env: VecEnv, folder: Path) -> tuple[Accelerator, torch.nn.Module, ObsNormalizer]:

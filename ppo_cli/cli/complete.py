@@ -139,7 +139,7 @@ def run_candidates(target: str, most_runs: int, before: list[str], last: str) ->
         return offered(name, typed, values_of(declared[name], declared[name].default))
     names = [f"{key}=" for key in declared]
     num_runs = sum("=" not in word or "/" in word for word in before)
-    return ["latest", *known_runs(), *names] if num_runs < most_runs else names
+    return ["latest", *map(str, known_runs()), *names] if num_runs < most_runs else names
 
 
 def values_of(setting: Setting, value: Any) -> list[str]:  # noqa: ANN401 - any setting

@@ -14,12 +14,13 @@ from gymnasium import spaces
 
 from ppo_cli import checkpoint
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.build import GYMNASIUM_ENV, build_evaluation_env, saved_state, suitable_network
+from ppo_cli.cli.build import build_evaluation_env, saved_state, suitable_network
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.trust import current_folder_first, search_path, trusted_modules
 from ppo_cli.cli.validate import BOOKKEEPING, Settings
 from ppo_cli.envs.base import VecEnv
+from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
 from ppo_cli.export import ExportError, Form, policy_files, tensors_of, write_files
 from ppo_cli.normalize import CLIP
 from ppo_cli.policy import DESCRIPTION_FILE, FORMAT, NETWORKS
@@ -44,7 +45,7 @@ def export(config: Settings, run: Path, path: Path | None, output: Path, forms: 
     here = {"device": "cpu", "num_threads": 1, "accelerate": "eager", "precision": "float32"}
     try:
         env = build_evaluation_env(config | here, 1)
-        state, _ = saved_state(config | here, env, run, path)
+        state = saved_state(config | here, env, run, path)
         described = description(config, env, state, run)
         env.close()
         described["env"], left_out = without_paths(described["env"], "env")
@@ -64,7 +65,7 @@ def export(config: Settings, run: Path, path: Path | None, output: Path, forms: 
 
 def description(config: Settings, env: VecEnv, state: TrainState, run: Path) -> dict[str, Any]:
     """What ``policy.json`` says, but for its files."""
-    space = env_action_space(config, env)
+    space = env_action_space(env)
     settings = {
         name: value
         for name, value in config.items()
@@ -100,18 +101,15 @@ def described_network(config: Settings, env: VecEnv) -> dict[str, Any]:
     return {"class": names.get(target, target), "settings": settings}
 
 
-def env_action_space(config: Settings, env: VecEnv) -> spaces.Space[Any] | None:
+def env_action_space(env: VecEnv) -> spaces.Space[Any] | None:
     """What a Gymnasium environment itself takes; None where the policy's actions are taken as they are."""
-    if config["env"]["_target_"] != GYMNASIUM_ENV:
-        return None
-    space: spaces.Space[Any] = env._env.single_action_space  # type: ignore[attr-defined]  # the adapter's own vector
-    return space
+    return env.env_action_space if isinstance(env, GymnasiumVecEnv) else None
 
 
 def figures(path: Path, env_steps: int) -> dict[str, float]:
     """What the run's metrics said of the policy when it was saved; nothing where they do not tell."""
     rows: list[dict[str, Any]] = []
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     row: dict[str, Any] = next((row for row in reversed(rows) if row.get("env_steps") == env_steps), {})
     return {tag: row[tag] for tag in FIGURES if isinstance(row.get(tag), int | float)}

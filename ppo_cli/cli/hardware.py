@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16
+from ppo_cli.accelerate import Accelerator, Execution, can_compile, has_fast_bfloat16, keep_freed_memory
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.validate import Settings
@@ -52,6 +52,7 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     compiled = config["accelerate"] == "compile" and can_compile(device)
     is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
     torch.set_num_threads(1 if is_shared else num_threads)
+    keep_freed_memory()
     return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.compose import choices_of, resolve
-from ppo_cli.cli.run_folder import CHECKPOINTS, RECORD, seed_folder
+from ppo_cli.cli.run_folder import CHECKPOINTS, RECORD, saved_config, seed_folder
 from ppo_cli.cli.validate import Settings, validated
 from ppo_cli.processes import LOG_FILE
 from ppo_cli.run_reader import has_failed, is_complete
@@ -62,7 +62,7 @@ def take_up(settings: Settings, folder: Path) -> Settings:
         return settings
     taken_up = settings | {"resume": str(folder)}
     if settings["seeds"] is None:
-        saved: Any = OmegaConf.to_container(OmegaConf.load(folder / RECORD))
+        saved: Any = OmegaConf.to_container(saved_config(folder))
         taken_up["num_threads"] = saved.get("num_threads", settings["num_threads"])
     return taken_up
 

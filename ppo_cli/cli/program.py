@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ppo_cli.cli.arguments import UserError
+from ppo_cli.run_files import WriteError
 
 USER_ERROR = 2
 CRASH = 1  # a run that failed, too; 3 is a run whose last checkpoint could not be written (`ppo_cli.trainer.UNSAVED`)
@@ -53,6 +54,9 @@ def guarded(function: Callable[[], int]) -> int:
     except BrokenPipeError:  # `ppo-train --help | head`; Python would complain once more when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except WriteError as error:
+        print_problems([str(error)])
+        return CRASH
     except Exception:  # the last resort of a program: say it once, and do not pretend that it worked
         traceback.print_exc()
         return CRASH

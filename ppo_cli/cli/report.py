@@ -17,6 +17,7 @@ from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import RECORD
 from ppo_cli.cli.validate import REPORT_SETTINGS
 from ppo_cli.run_files import write_atomically
+from ppo_cli.run_reader import recency
 
 if TYPE_CHECKING:
     from ppo_cli.report.analysis import Report
@@ -81,15 +82,14 @@ def folder_of(name: str) -> Path:
 
 
 def newest(root: Path) -> Path:
-    """Where the run that was started last lies, or the group of runs that it belongs to.
+    """Where the run that wrote last lies, or the group of runs that it belongs to.
 
     Raises:
         UserError: there is none.
     """
-    runs = sorted(root.glob(f"**/{RECORD}"), key=lambda path: path.stat().st_mtime)
-    if not runs:
+    run = max((path.parent for path in root.glob(f"**/{RECORD}")), key=recency, default=None)
+    if run is None:
         raise UserError(f"latest: there is no run in {root}/")
-    run = runs[-1].parent
     group = run.parent if run.name.startswith("seed=") else run
     return group.parent if (group.parent / SWEEP_RECORD).is_file() else group
 

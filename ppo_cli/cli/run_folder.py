@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.processes import LOG_FILE
+from ppo_cli.run_reader import recency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,11 +82,17 @@ def folder_problem(folder: Path, setting: str, other: str = "output_dir") -> str
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not parent.is_dir():
         return f"{setting}: {parent} is a file, not a folder"
+    problem = write_problem(parent)
+    return f"{setting}: {problem}; choose another {other}" if problem else None
+
+
+def write_problem(folder: Path) -> str | None:
+    """Why nothing can be written in ``folder``, which exists, or None. Leaves nothing behind."""
     try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".ppo-cli-"):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".ppo-cli-"):
             return None
     except OSError as error:
-        return f"{setting}: cannot write in {parent} ({error.strerror}); choose another {other}"
+        return f"cannot write in {folder} ({error.strerror})"
 
 
 def claim(folder: Path) -> None:
@@ -108,12 +116,14 @@ def require_own_files(folder: Path) -> None:
     """Make sure that writing in a run's folder stays there: a stranger's may link to files of yours.
 
     Raises:
-        UserError: something in it is a link to a place outside of it.
+        UserError: something in it is a link to a place outside of it, or neither a file nor a folder.
     """
     home = folder.resolve()
     for path in [*folder.iterdir(), *(folder / CHECKPOINTS).glob("*")]:
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise UserError(f"{path} links to a place outside of the run's folder; put a copy there to go on")
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise UserError(f"{path} is neither a file nor a folder; take it away to go on")
 
 
 def remove_if_empty(folder: Path, root: Path) -> None:
@@ -151,10 +161,9 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
         UserError: where there is none, or it has no checkpoint.
     """
     if name == "latest":
-        runs = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime)
-        if not runs:
+        if not (runs := known_runs(output_dir)):
             raise UserError(f"latest: there is no run with a checkpoint in {output_dir}/")
-        return runs[-1].parent.parent
+        return runs[0]
     path = Path(name)
     if not is_there(path):
         near = sorted(path.parent.glob(f"{glob.escape(path.name)}*")) if is_there(path.parent) else []
@@ -179,13 +188,15 @@ def saved_config(folder: Path) -> DictConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = OmegaConf.load(folder / RECORD)
+        config = OmegaConf.create(read_bounded(folder / RECORD))
         is_whole = isinstance(config, DictConfig) and all(OmegaConf.is_dict(config.get(part)) for part in PARTS)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{folder / RECORD}: cannot be read ({reason})") from None
     if not is_whole:
         raise UserError(f"{folder / RECORD}: is not a run's config")
+    if "${" in str(OmegaConf.to_container(config, resolve=False)):
+        raise UserError(f"{folder / RECORD}: is not a run's config, which holds values, no ${{...}}")
     return cast("DictConfig", config)
 
 
@@ -202,7 +213,8 @@ def is_export(folder: Path) -> bool:
     return is_there(folder / EXPORT_RECORD)
 
 
-def known_runs(output_dir: str = "outputs") -> list[str]:
+def known_runs(output_dir: str = "outputs") -> list[Path]:
     """Folders of runs that have a checkpoint, newest first."""
-    found = sorted(Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return list(dict.fromkeys(str(path.parent.parent) for path in found))
+    found = {path.parent.parent for path in Path(output_dir).glob(f"**/{CHECKPOINTS}/*.pt")}
+    whole = [run for run in found if (run / RECORD).is_file()]
+    return sorted(whole, key=recency, reverse=True)

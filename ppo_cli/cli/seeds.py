@@ -99,7 +99,8 @@ class SeedGroup:
             if isinstance(error, EnvError) and error.traceback:
                 self.progress.warn(f"seed {seed}", error.traceback)
         except Exception as error:  # of one run among several: told here and at the end
-            self.failures[seed] = f"{type(error).__name__}: {error}".strip(": ")
+            what = f"{type(error).__name__}: {error}".strip(": ")
+            self.failures[seed] = f"{what}; {what_is_left(trainer)}" if trainer else what
             self.progress.warn(f"seed {seed}", "".join(traceback.format_exception(error)))
 
     def describe(self, trainer: Trainer) -> None:

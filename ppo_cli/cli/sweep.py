@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import choices_of, resolve
 from ppo_cli.cli.run_folder import RECORD, sweep_id, sweep_job
@@ -91,9 +93,9 @@ def swept_values(override: Override) -> list[str]:
 def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
     """What the sweep in this folder is, None where there is none."""
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(folder / file))
+        content: Any = OmegaConf.to_container(OmegaConf.create(read_bounded(folder / file)))
         return Sweep(**content)
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
         return None
 
 

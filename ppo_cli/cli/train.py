@@ -19,13 +19,21 @@ from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, job_settings, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
-from ppo_cli.cli.run_folder import find_run, folder_problem, remove_if_empty, require_own_files, saved_config, seed_runs
+from ppo_cli.cli.run_folder import (
+    find_run,
+    folder_problem,
+    remove_if_empty,
+    require_own_files,
+    saved_config,
+    seed_runs,
+    write_problem,
+)
 from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
-from ppo_cli.run_files import CRASH_FILE
+from ppo_cli.run_files import CRASH_FILE, REFUSED, WriteError, shown_path
 from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
@@ -176,6 +184,10 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs:
         except KeyboardInterrupt:
             is_stopped = True
             raise
+        except OSError as error:
+            if error.errno in REFUSED:
+                raise WriteError(folder, error) from error
+            raise
         finally:
             conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet, is_ranked=not config.get("claim"))
             if config.get("claim") and not is_stopped:
@@ -222,6 +234,9 @@ def reported(work: Callable[[], float], run_dir: Path) -> float:
     except UserError as error:
         print_problems(error.problems)
         raise ReportedError(USER_ERROR) from error
+    except WriteError as error:
+        print_problems([str(error)])
+        raise ReportedError(CRASH) from error
     except ReportedError:
         raise
     except Exception as error:
@@ -271,7 +286,8 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     given = {override.key_or_group: override.value() for override in values}
     name = str(given.pop("resume"))
     members = seed_runs(Path(name))
-    folder = Path(name) if members else find_run(name, str(given.get("output_dir", "outputs")))
+    searched = str(given.pop("output_dir", "outputs")) if name == "latest" else ""
+    folder = Path(name) if members else find_run(name, searched)
     for each in [folder, *members]:
         require_own_files(each)
     saved = saved_config(members[0] if members else folder)
@@ -286,9 +302,12 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     if "--cfg" in arguments.flags:
         print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
         return 0
+    for each in [folder, *members]:
+        if problem := write_problem(each):
+            raise UserError(f"resume={shown_path(folder)}: {problem}; put a copy elsewhere to go on")
     try:
         run(settings, folder, arguments.overrides)
-    except (UserError, ReportedError):
+    except (UserError, ReportedError, WriteError):
         raise
     except Exception as error:
         report_crash(error, folder)

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 
 PACKAGE = "ppo_cli"
@@ -119,7 +120,7 @@ def search_path_problems(config_dir: Path, config_name: str) -> list[str]:
     if not path.is_file():
         return []
     try:
-        config = yaml.safe_load(path.read_bytes())
+        config = yaml.safe_load(read_bounded(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return [f"{path}: is not YAML ({str(error).splitlines()[0]})"]
     hydra = config.get("hydra") if isinstance(config, dict) else None

@@ -81,7 +81,7 @@ def build_agent(config: Settings, settings: Settings, folder: Path, path: Path |
     """
     config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
     env = build_watched_env(config, with_frames)
-    state = build.saved_state(config, env, folder, path)[0]
+    state = build.saved_state(config, env, folder, path)
     is_shaped = isinstance(env, MinesweeperVecEnv) and config["env"]["reward"] == "progress"
     return Agent(
         name=label(folder, path),

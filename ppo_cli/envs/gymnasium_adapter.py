@@ -25,7 +25,7 @@ from ppo_cli.envs.base import Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
 from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env, wrapper_named
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
-from ppo_cli.envs.nonfinite import describe, nonfinite_rows, voided
+from ppo_cli.envs.nonfinite import describe, nonfinite_rows, replaced, rows_with_nonfinite, voided
 from ppo_cli.envs.object_state import capture, restore
 from ppo_cli.envs.supervised import SupervisedVectorEnv, fresh_seeds
 from ppo_cli.envs.trial_copy import COPIED_ENVS, try_copies
@@ -33,6 +33,8 @@ from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Obs, Step
 
 SUCCESS_KEYS = ("is_success", "success")
+MOST_STARTS = 10
+"""Of an episode whose first observation holds NaN or infinity."""
 
 
 class GymnasiumVecEnv:
@@ -138,7 +140,7 @@ class GymnasiumVecEnv:
             raise ValueError(f"reset takes one seed per environment: {self.num_envs}, got {len(seeds)}")
         self._seeds = [int(seed) for seed in seeds]
         obs, info = self._reset_env(self._seeds)
-        return self._emitted(obs, info)
+        return self._with_finite_starts(self._emitted(obs, info))
 
     def step(self, action: Tensor) -> Step:
         """Take one action in each environment; ``action`` [N] counting from 0, or [N, *A] in the policy's units."""
@@ -174,6 +176,11 @@ class GymnasiumVecEnv:
         It tells by ``is_success`` or ``success`` in the last info; once it has, an episode without it did not succeed.
         """
         return {} if self._success is None else {"charts/success_rate": self._success}
+
+    @property
+    def env_action_space(self) -> spaces.Space[Any]:
+        """What the environment itself takes, of which ``single_action_space`` is the policy's view."""
+        return self._env.single_action_space
 
     @property
     def render_modes(self) -> Sequence[str]:
@@ -254,9 +261,26 @@ class GymnasiumVecEnv:
             return step
         for row in rows.nonzero().flatten().tolist():
             self._skipped.append(Fault([row], "nonfinite", f"environment {row} {describe(step, row)}"))
+        return voided(step, rows, self._with_finite_starts(self._restarted(rows)))
+
+    def _with_finite_starts(self, obs: Obs) -> Obs:
+        """First observations [N, *O], with environments reset again whose own holds NaN or infinity.
+
+        One that begins so every time keeps it, and whoever looks at it will say so.
+        """
+        for _ in range(MOST_STARTS if self._skips else 0):
+            if not (rows := rows_with_nonfinite(obs)).any():
+                break
+            for row in rows.nonzero().flatten().tolist():
+                self._skipped.append(Fault([row], "nonfinite", f"environment {row} began with NaN or infinity"))
+            obs = replaced(rows, self._restarted(rows), obs)
+        return obs
+
+    def _restarted(self, rows: Tensor) -> Obs:
+        """Observations after fresh episodes began in ``rows`` [N], from fresh seeds."""
         self._seeds = fresh_seeds(self._seeds, 1)
         obs, info = self._env.reset(seed=cast(Any, self._seeds), options={"reset_mask": rows.numpy()})
-        return voided(step, rows, self._emitted(obs, info))
+        return self._emitted(obs, info)
 
     def _count_masked_actions(self, id: str) -> int:
         """A if the environment reports action masks [N, A], otherwise 0."""

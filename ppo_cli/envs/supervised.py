@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -55,14 +56,24 @@ class Worker:
         self._start = start
         self._timeout = timeout
         self._at_work = multiprocessing.RawValue("i", numbers.start)
-        self.restart()
+        self.start()
 
-    def restart(self) -> None:
-        """A new process; call `end` before."""
+    def start(self) -> None:
+        """A new process.
+
+        Raises:
+            OSError, EOFError: it could not be started, or was killed before it knew what it is for.
+        """
         self.pipe, theirs = multiprocessing.Pipe()
         never_block(self.pipe, self._timeout)
-        self.process = self._start(self.numbers, theirs, self._at_work)
-        theirs.close()
+        with theirs:
+            self.process = self._start(self.numbers, theirs, self._at_work)
+
+    def restart(self) -> None:
+        """Another process in the place of the one that has failed. One that does not start has failed like it."""
+        self.end()
+        with suppress(OSError, EOFError):
+            self.start()
 
     def send(self, *request: Any) -> None:  # noqa: ANN401
         """Ask for something. A process that is gone is noticed when its answer is awaited."""
@@ -129,7 +140,7 @@ class SupervisedVectorEnv(VectorEnv[Any, Any, Any]):
         memory = context.RawArray("b", num_envs * int(np.prod(space.shape)) * space.dtype.itemsize)
         self._observations = rows_of(memory, space)
         self._seeds = [0] * num_envs
-        start = partial(start_process, context, CloudpickleWrapper(make_env), autoreset, memory)
+        start = partial(start_process, context, CloudpickleWrapper(make_env), autoreset, memory, tuple(sys.path))
         num_workers = min(num_workers, num_envs)
         bounds = [num_envs * number // num_workers for number in range(num_workers + 1)]
         Finalize(self, end_all, args=[self.workers], exitpriority=10)  # before multiprocessing waits for the processes
@@ -220,7 +231,6 @@ class SupervisedVectorEnv(VectorEnv[Any, Any, Any]):
                     raise EnvError(f"{cause}; env.max_restarts={self.max_restarts} allows no further restart")
                 self.restarts += 1
                 self.faults.append(Fault(list(worker.numbers), "restart", cause))
-                worker.end()
                 worker.restart()
                 worker.send("reset", fresh_seeds(self._seeds[worker.rows], self.restarts), None)
             answers, failed = self._answers(list(failed), max(self.timeout, START_TIMEOUT))
@@ -237,16 +247,21 @@ def start_process(
     make_env: CloudpickleWrapper,
     autoreset: AutoresetMode,
     memory: Any,  # noqa: ANN401
+    path: Sequence[str],
     numbers: range,
     pipe: Connection,
     at_work: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """A process that serves these environments at the other end of ``pipe``."""
+    """A process that serves these environments at the other end of ``pipe``, and finds modules along ``path``."""
     name = f"environments {numbers.start} to {numbers.stop - 1}"
     process = context.Process(
         target=serve, args=(pipe, make_env, numbers, autoreset, memory, at_work), name=name, daemon=True
     )
-    process.start()
+    here, sys.path[:] = sys.path[:], path  # where the batch was made: the user's module may be in the current folder
+    try:
+        process.start()
+    finally:
+        sys.path[:] = here
     return process
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.envs.base import VecEnv
-from ppo_cli.episodes import EpisodeWindow
+from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
@@ -77,6 +77,9 @@ class FusedCollector(Collector):
         storage = self.storage = self.allocate(self.raw_obs.float(), action, torch.zeros(env.num_envs), self.policy)
         storage.valid.fill_(True)
         self.rows, self.outcome, self.valid = rows_of(storage), outcome_of(storage), storage.valid.numpy()
+        self.dead_rows, self.returns, self.lengths = (
+            figure.numpy() for figure in (self.dead, self.episode_return, self.episode_length)
+        )  # the same memory
         episode_return = torch.from_numpy(self.outcome.episode_return)
         self.figures = {"return": episode_return, "length": torch.from_numpy(self.outcome.episode_length)}
         network, size = weights.network, self.rows.obs.shape[2] if state.obs_normalizer.enabled else 0
@@ -121,7 +124,7 @@ class FusedCollector(Collector):
         assert isinstance(self.raw_obs, Tensor)
         self.note_raw_obs()
         raw_obs = self.raw_obs.float().view(self.env.num_envs, -1).numpy()
-        acting.act(self.actor, self.rows, raw_obs, self.dead.numpy(), t)
+        acting.act(self.actor, self.rows, raw_obs, self.dead_rows, t)
         return self.storage.action[t]
 
     def record(self, t: int, step: Step) -> None:
@@ -134,9 +137,9 @@ class FusedCollector(Collector):
             step.reward.numpy(),
             step.terminated.numpy(),
             step.truncated.numpy(),
-            self.dead.numpy(),
-            self.episode_return.numpy(),
-            self.episode_length.numpy(),
+            self.dead_rows,
+            self.returns,
+            self.lengths,
             self.env.autoreset == "next_step",
         )
         self.raw_obs = self.to_device(step.obs)
@@ -169,6 +172,15 @@ class FusedCollector(Collector):
         else:
             self.workers.run(work)
 
+    def report_episodes(self, storage: Rollout) -> None:
+        """As ``Collector.report_episodes``."""
+        terminated, truncated = self.outcome.terminated.reshape(-1), self.outcome.truncated.reshape(-1)
+        ended = np.flatnonzero(terminated | truncated)
+        figures = {tag: figure.numpy().reshape(-1)[ended] for tag, figure in self.figures.items()}
+        if self.may_truncate:
+            figures[TRUNCATED_TAG] = (truncated > terminated)[ended]
+        self.episodes.add(figures.pop("return"), figures.pop("length"), figures)
+
     def play(self, env: PlaysRollouts) -> Rollout:
         """A rollout in one call for each thread; a single one where running moments tie the environments together."""
         storage = self.storage
@@ -189,11 +201,11 @@ class FusedCollector(Collector):
 
     def play_all(self, env: PlaysRollouts) -> None:
         """Each thread its environments; one thread all of them where they are few, or tied by running moments."""
-        returns, lengths, num_envs = self.episode_return.numpy(), self.episode_length.numpy(), self.env.num_envs
+        num_envs = self.env.num_envs
 
         def work(thread: int, threads: int) -> None:
             first, end = share_blocks(num_envs, BLOCK, thread, threads)
-            env.play(self.actor, self.rows, self.outcome, returns, lengths, first, end)
+            env.play(self.actor, self.rows, self.outcome, self.returns, self.lengths, first, end)
 
         if self.state.obs_normalizer.enabled or num_envs < 2 * BLOCK:
             work(0, 1)

@@ -36,6 +36,7 @@ from ppo_cli.kernels.ppo import (
     Exchange,
     Objective,
     Samples,
+    averages,
     update,
 )
 from ppo_cli.kernels.threads import new_barrier
@@ -212,20 +213,11 @@ class FusedPPO:
         self, report: NDArray[np.float64], samples: Samples, clip: float, entropy_coef: float
     ) -> dict[str, float]:
         """Means over the minibatches that were looked at, as ``PPO.update`` takes them."""
-        seen = np.flatnonzero(~np.isnan(report[:, COUNT]))
-        per_epoch = len(report) // self.ppo.num_epochs
-        means = report[seen] / np.maximum(report[seen, COUNT, None], 1)
-        means[:, RATIO_MAX] = report[seen, RATIO_MAX]
-        if not len(seen):
-            means = np.full((1, NUM_FIGURES), np.nan)
-            seen = np.zeros(1, np.int64)
-        overall = means.mean(axis=0).tolist()
-        last_epoch = means[seen >= seen[-1] // per_epoch * per_epoch].mean(axis=0).tolist()
-        taken = np.isfinite(report[:, GRAD_NORM])
-        steps = int(taken.sum())
+        means, steps = averages(report, len(report) // self.ppo.num_epochs)
+        overall, last_epoch = means.tolist()
         return {
             **{tag: overall[column] for tag, column in FIGURES.items()},
-            "losses/grad_norm": float(report[taken, GRAD_NORM].mean()) if steps else math.nan,
+            "losses/grad_norm": overall[GRAD_NORM],
             "losses/explained_variance": advantages.explained_variance(
                 samples.value, samples.value_target, samples.valid
             ),

@@ -40,25 +40,29 @@ class Workers:
         self.calls = 0  # since it was last asked how many threads there should be
         self.fastest: dict[int, float] = {}  # number of threads to seconds, of the calls since the last decision
 
-    def run(self, work: Callable[[int, int], Result]) -> Result:
-        """``work(thread, num_threads)`` on each thread; what the first, the caller's own, returned."""
+    def run(self, work: Callable[[int, int], Result], *, meets: bool = False) -> Result:
+        """``work(thread, num_threads)`` on each thread; what the first, the caller's own, returned.
+
+        Where the work of all ends with them meeting, nobody waits for the others' way back through the interpreter.
+        """
         num_threads = self.active
         others = [self.pool.submit(work, thread, num_threads) for thread in range(1, num_threads)]
         result = work(0, num_threads)
-        for other in others:
-            other.result()
+        if not meets:
+            for other in others:
+                other.result()
         return result
 
     def run_timed(self, work: Callable[[int, int], Result]) -> Result:
-        """The same, for work of the same size each time: decides now and then how many threads there are."""
+        """The same, for work of the same size that ends with a meeting: decides now and then on how many threads."""
         if self.num_threads == 1:
-            return self.run(work)
+            return self.run(work, meets=True)
         if self.calls == 0:
             self.active, self.fastest = self.num_threads, {}
         if self.calls == PROBES:
             self.active = 1
         started = time.perf_counter()
-        result = self.run(work)
+        result = self.run(work, meets=True)
         seconds = time.perf_counter() - started
         self.fastest[self.active] = min(seconds, self.fastest.get(self.active, seconds))
         is_trial = PROBES <= self.calls < 2 * PROBES

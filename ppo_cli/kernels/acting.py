@@ -20,6 +20,9 @@ from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+NARROW = 8
+"""Outputs from which a layer's rows are computed side by side."""
+
 _ZERO = np.float32(0.0)
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
@@ -118,6 +121,22 @@ def layer_rows(actor: Actor, number: int, x: Floats, start: int, stride: int, ou
 
 
 @vectorized
+def narrow_rows(network: Network, number: int, x: Floats, out: Floats) -> None:
+    """The same for a layer of few outputs, which would leave most of a vector unit idle; along the inputs of each row.
+
+    ``x`` [N, inputs], ``out`` [N, outputs].
+    """
+    weights, biases, inputs, outputs = network.layers[number]
+    for o in range(outputs):
+        row = network.parameters[weights + o * inputs : weights + (o + 1) * inputs]
+        for n in range(len(out)):
+            total = _ZERO
+            for i in range(inputs):
+                total += row[i] * x[n, i]
+            out[n, o] = total + network.parameters[biases + o]
+
+
+@vectorized
 def trunk_rows(actor: Actor, obs: Floats, first: int, end: int) -> None:
     """The actor's hidden layers for the environments from ``first`` to ``end``; ``obs`` [N, O]."""
     hidden, width = actor.hidden, actor.hidden.shape[2]
@@ -137,16 +156,13 @@ def choose(actor: Actor, rows: Rows, t: int, first: int, end: int) -> None:
 
     Acting needs no values: they are computed for the whole rollout at once (`evaluate`).
     """
-    network = actor.network
+    network, number = actor.network, len(actor.network.layers) - 2
     trunk_rows(actor, rows.obs[t], first, end)
-    layer_rows(
-        actor,
-        len(network.layers) - 2,
-        actor.hidden.reshape(-1),
-        ((network.depth - 1) * actor.hidden.shape[1] + first) * actor.hidden.shape[2],
-        actor.hidden.shape[2],
-        rows.policy[t, first:end],
-    )
+    hidden, out = actor.hidden[network.depth - 1], rows.policy[t, first:end]
+    if network.layers[number, 3] < NARROW:
+        narrow_rows(network, number, hidden[first:end], out)
+    else:
+        layer_rows(actor, number, hidden.reshape(-1), first * hidden.shape[1], hidden.shape[1], out)
     for n in range(first, end):
         if network.head == GAUSSIAN:
             _draw_gaussian(actor, rows, t, n)

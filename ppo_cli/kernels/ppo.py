@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels import policies
-from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.compiled import compiled, vectorized
 from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import (
@@ -314,6 +314,36 @@ def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: 
     report[GRAD_NORM] = norm
 
 
+@compiled
+def averages(report: NDArray[np.float64], per_epoch: int) -> Any:  # noqa: ANN401 (an array and an integer)
+    """Means over the minibatches of ``report`` that were looked at, and how many steps were taken.
+
+    The first row [2, NUM_FIGURES] is of all epochs, the second of the last one; NaN where there is nothing to average.
+    """
+    means = np.zeros((2, NUM_FIGURES))
+    seen, steps, last = np.zeros(2), 0, 0
+    for row in range(len(report)):
+        if not math.isnan(report[row, COUNT]):
+            last = row
+    for row in range(len(report)):
+        if math.isnan(report[row, COUNT]):
+            continue
+        is_taken = math.isfinite(report[row, GRAD_NORM])
+        steps += is_taken
+        for part in range(2 if row >= last // per_epoch * per_epoch else 1):
+            seen[part] += 1.0
+            for figure in range(GRAD_NORM):
+                share_of = 1.0 if figure == RATIO_MAX else max(report[row, COUNT], 1.0)
+                means[part, figure] += report[row, figure] / share_of
+            if is_taken:
+                means[part, GRAD_NORM] += report[row, GRAD_NORM]
+    for part in range(2):
+        for figure in range(GRAD_NORM):
+            means[part, figure] /= seen[part]
+    means[0, GRAD_NORM] /= steps
+    return means, steps
+
+
 @vectorized
 def block_of(network: Network, u: int, slices: int) -> Any:  # noqa: ANN401 (two integers)
     """The parameters of unit ``u``: one of ``slices`` blocks of its network's."""
@@ -345,7 +375,8 @@ def update(
 
     ``report`` [epochs * minibatches, NUM_FIGURES] receives sums over the valid samples of each minibatch, its largest
     ratio, their count and the norm of its gradient, NaN where no step was taken; rows that were not reached are left
-    alone, and so are those before ``first_row``. Returns how the update ended, the same for all threads.
+    alone, and so are those before ``first_row``. Returns how the update ended, the same for all threads, once all of
+    them have ended it.
     """
     slices, units, barrier = len(exchange.gradient), exchange.squares.shape[1], exchange.barrier
     first_unit, end_unit = share(units, thread, num_threads)
@@ -382,10 +413,9 @@ def update(
             stops = kl * weight > objective.stop_at_kl
             if thread == 0:
                 write_report(report[row], sums, count, np.nan if stops else norm)
-            if stops:
-                return STOPPED
-            if not math.isfinite(norm):
-                return NOT_FINITE
+            if stops or not math.isfinite(norm):
+                meet(barrier, num_threads)
+                return STOPPED if stops else NOT_FINITE
             step += 1
             factor = min(1.0, adam.max_grad_norm / (norm + 1e-6))
             for u in range(first_unit, end_unit):
@@ -394,4 +424,5 @@ def update(
             row += 1
             if slices > 1:
                 meet(barrier, num_threads)  # with one slice nobody else reads these parameters
+    meet(barrier, num_threads)
     return COMPLETE

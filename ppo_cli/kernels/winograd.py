@@ -22,7 +22,7 @@ Bits = NDArray[np.uint16]
 TILE = 3
 POINTS = 5
 
-TWO, THREE, FOUR = np.float32(2), np.float32(3), np.float32(4)
+ZERO, TWO, THREE, FOUR = np.float32(0), np.float32(2), np.float32(3), np.float32(4)
 
 
 @vectorized
@@ -90,8 +90,11 @@ def cells_to_points(cells: Bits, points: Bits) -> None:
 
 
 @vectorized
-def results_to_points(results: Bits, points: Bits, total: NDArray[np.float32]) -> None:
-    """A y A^T: results [N, H, W, C] -> points [25, N * tiles, C]; adds the sum over all cells to ``total`` [C]."""
+def results_to_points(results: Bits, active: Bits, points: Bits, total: NDArray[np.float32]) -> None:
+    """A y A^T: results [N, H, W, C] -> points [25, N * tiles, C]; adds the sum over all cells to ``total`` [C].
+
+    Results count as zero where ``active`` [N, H, W, C], unless it is empty, is not positive.
+    """
     boards, height, width, channels = results.shape
     rows, columns = (height + 2) // TILE, (width + 2) // TILE
     length = TILE * columns * channels
@@ -103,6 +106,10 @@ def results_to_points(results: Bits, points: Bits, total: NDArray[np.float32]) -
             source, target = results[board, i].reshape(width * channels), padded[i]
             for c in range(width * channels):
                 target[c] = number(source[c])
+            if len(active):
+                rectified = active[board, i].reshape(width * channels)
+                for c in range(width * channels):
+                    target[c] = target[c] if number(rectified[c]) > ZERO else ZERO
             for c in range(width * channels):
                 column_sums[c] += target[c]
         for row in range(rows):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
@@ -84,27 +85,36 @@ class Board(nn.Module):
         """{board [B, H, W] int8, legal [B, H * W]} -> a policy over [B] and the value [B]."""
         assert isinstance(obs, dict)
         x = self.features(planes(obs["board"]))
-        # Averaging over the eight channels of an orbit leaves what no symmetry changes.
-        batch, channels, height, width = x.shape
-        orbits = (batch, height * width, channels // self.channels_of_orbit, self.channels_of_orbit)
-        cells = x.permute(0, 2, 3, 1).reshape(orbits).mean(-1)
-        logits = self.policy_head(cells).squeeze(-1)
-        pooled = cells.mean(dim=1)
-        if self.pooling == "mean_max":
-            pooled = torch.cat([pooled, cells.amax(dim=1)], dim=-1)
-        value = self.value_head(self.critic_hidden(pooled).relu())
+        cells = x.permute(0, 2, 3, 1).flatten(1, 2)
+        # Averaging over the channels of an orbit leaves what no symmetry changes; for the logits, their weights do it.
+        weight = self.policy_head.weight.repeat_interleave(self.channels_of_orbit, dim=1) / self.channels_of_orbit
+        logits = functional.linear(cells, weight, self.policy_head.bias).squeeze(-1)
+        value = self.value_head(self.critic_hidden(self.pooled(cells)).relu())
         return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)
+
+    def pooled(self, cells: Tensor) -> Tensor:
+        """What the critic sees of the features [B, H * W, channels] over the board."""
+        total = torch.bmm(torch.ones_like(cells[:, :1, :1]).expand(-1, 1, cells.shape[1]), cells).squeeze(1)
+        pooled = self.over_orbits(total / cells.shape[1])
+        if self.pooling == "mean_max":
+            pooled = torch.cat([pooled, self.over_orbits(cells).amax(dim=1)], dim=-1)
+        return pooled
+
+    def over_orbits(self, x: Tensor) -> Tensor:
+        """[..., channels] -> [..., features]."""
+        orbit = self.channels_of_orbit
+        return x.view(*x.shape[:-1], x.shape[-1] // orbit, orbit).mean(-1) if orbit > 1 else x
 
     def features(self, x: Tensor) -> Tensor:
         """[B, planes, H, W] -> [B, channels, H, W]."""
         first, *rest = self.convolutions
-        x = first(x).relu()
+        x = first(x, rectifies=True)
         while rest:
             if self.residual and len(rest) > 1:
-                x = (x + rest[1](rest[0](x).relu())).relu()
+                x = (x + rest[1](rest[0](x, rectifies=True))).relu()
                 rest = rest[2:]
             else:
-                x = rest.pop(0)(x).relu()
+                x = rest.pop(0)(x, rectifies=True)
         return x
 
 

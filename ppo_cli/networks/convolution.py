@@ -37,18 +37,19 @@ class Convolution(nn.Conv2d):
     may_shorten = True
     """Off in runs too short to compile the kernels for."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, K, H, W]."""
+    def forward(self, x: Tensor, *, rectifies: bool = False) -> Tensor:
+        """[B, C, H, W] -> [B, K, H, W], through a ReLU if ``rectifies``."""
         assert self.bias is not None
-        return convolve(x, self.weight, self.bias, may_shorten=self.may_shorten)
+        return convolve(x, self.weight, self.bias, rectifies=rectifies, may_shorten=self.may_shorten)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, may_shorten: bool = True) -> Tensor:
-    """``conv2d`` with padding 1: [B, C, H, W] with weight [K, C, 3, 3] and bias [K] -> [B, K, H, W]."""
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectifies: bool = False, may_shorten: bool = True) -> Tensor:
+    """``conv2d`` with padding 1: [B, C, H, W] with weight [K, C, 3, 3] and bias [K] -> [B, K, H, W]; and ``relu``."""
     if may_shorten and torch.is_grad_enabled() and has_shorter_gradient(x, weight):
         half = [tensor.to(torch.bfloat16) for tensor in (x, weight, bias)]
-        return ShorterGradient.apply(*half)  # type: ignore[no-untyped-call, no-any-return]
-    return functional.conv2d(x, weight, bias, padding=1)
+        return ShorterGradient.apply(*half, rectifies)  # type: ignore[no-untyped-call, no-any-return]
+    result = functional.conv2d(x, weight, bias, padding=1)
+    return result.relu() if rectifies else result
 
 
 def has_shorter_gradient(x: Tensor, weight: Tensor) -> bool:
@@ -63,27 +64,36 @@ def has_shorter_gradient(x: Tensor, weight: Tensor) -> bool:
 
 
 class ShorterGradient(torch.autograd.Function):
-    """The library's convolution forward, Winograd's backward; all tensors bfloat16."""
+    """The library's convolution forward, Winograd's backward, a ReLU with both; all tensors bfloat16."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rectifies: bool) -> Tensor:  # noqa: ANN401
         """[B, C, H, W] -> [B, K, H, W]."""
-        ctx.save_for_backward(x, weight)
-        return functional.conv2d(x, weight, bias, padding=1)
+        result = functional.conv2d(x, weight, bias, padding=1)
+        if rectifies:
+            result.relu_()
+        ctx.save_for_backward(x, weight, result if rectifies else None)
+        return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
         """[B, K, H, W] -> the gradients of input, weight and bias."""
-        x, weight = ctx.saved_tensors
-        return convolution_gradient(x, weight, gradient)
+        x, weight, result = ctx.saved_tensors
+        return *convolution_gradient(x, weight, gradient, result), None
 
 
-def convolution_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of input [B, C, H, W], weight [K, C, 3, 3] and bias [K], from that of the result [B, K, H, W]; bfloat16."""
+def convolution_gradient(
+    x: Tensor, weight: Tensor, gradient: Tensor, result: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of input [B, C, H, W], weight [K, C, 3, 3] and bias [K], from that of the result [B, K, H, W]; bfloat16.
+
+    Where the result has gone through a ReLU, it is given, too.
+    """
     from ppo_cli.kernels.winograd import cells_to_points, points_to_cells, results_to_points
 
     cells, results = channels_last(x), channels_last(gradient)
+    active = results[:0] if result is None else channels_last(result)
     x_gradient = torch.empty_like(cells)
     outputs, inputs = weight.shape[:2]
     kernels = weight.permute(2, 3, 0, 1).reshape(KERNEL, -1).float()
@@ -100,7 +110,7 @@ def convolution_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[T
         if len(x) - first < group:
             read, wanted = (points[:, : (len(x) - first) * tiles].contiguous() for points in (read, wanted))
         cells_to_points(bits(cells[boards]), bits(read))
-        results_to_points(bits(results[boards]), bits(wanted), total.numpy())
+        results_to_points(bits(results[boards]), bits(active[boards]), bits(wanted), total.numpy())
         products += torch.bmm(read.transpose(1, 2), wanted, out=product)
         points_to_cells(bits(torch.bmm(wanted, turned, out=read)), bits(x_gradient[boards]))
     weight_gradient = (TO_POINTS.t() @ products.flatten(1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)

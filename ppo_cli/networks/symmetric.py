@@ -55,11 +55,12 @@ class SymmetricConv(nn.Module):
         nn.init.normal_(self.weight, std=gain / math.sqrt(inputs * KERNEL_CELLS))
         self.register_buffer("copies", (lifted if lifts else regular)(inputs), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Expand the weights and convolve."""
+    def forward(self, x: Tensor, *, rectifies: bool = False) -> Tensor:
+        """Expand the weights and convolve, through a ReLU if ``rectifies``."""
         assert isinstance(self.copies, Tensor)
         weight = self.weight[:, self.copies].view(self.shape).contiguous(memory_format=torch.channels_last)
-        return convolve(x, weight, self.bias.repeat_interleave(NUM_SYMMETRIES), may_shorten=self.may_shorten)
+        bias = self.bias.repeat_interleave(NUM_SYMMETRIES)
+        return convolve(x, weight, bias, rectifies=rectifies, may_shorten=self.may_shorten)
 
 
 def lifted(inputs: int) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from ppo_cli.bounded_yaml import require_bounded
+
 LARGEST_FILE = 1 << 30  # bytes; of anything but metrics a thousandth
 LONGEST_TAIL = 1 << 16
 
@@ -55,14 +57,12 @@ def read_json(text: str) -> Any:  # noqa: ANN401 - whatever stands there
 def read_yaml(folder: Path, name: str) -> Any:  # noqa: ANN401 - whatever stands there
     """The value of a YAML file of the folder; None where it is none that JSON could hold, too.
 
-    Aliases are refused: by them a small file becomes endless.
+    What an alias makes endless is refused.
     """
     text = read_inside(folder, name)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-            return None
-        value = loader(text).get_single_data()
+        require_bounded(text)
+        value = yaml.safe_load(text)
         json.dumps(value, default=str)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None

@@ -95,6 +95,8 @@ def happen(phase: str, number: int, times: int) -> None:
 
     owner, name, call = {
         "start": (build, "build_state", 1),
+        "evaluator": (build, "build_evaluation_env", 1),
+        "greeting": (build, "facts", 1),
         "rollout": (Collector, "collect_step", 40),
         "update": (TrainState, "descend", 20),
         "evaluation": (build, "evaluate", 1),

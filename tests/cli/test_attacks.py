@@ -153,6 +153,18 @@ def test_a_run_folder_that_names_code_is_refused_by_every_command(
         "env: 3\nalgo: []",
         "{}: {}",
         "a: &a [*a]",
+        "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]),
+        "\n".join(
+            [
+                "env: {a: 1}",
+                "algo: {a: 1}",
+                "network: {a: 1}",
+                "x0: xx",
+                *(f"x{n}: {f'${{x{n - 1}}}' * 10}" for n in range(1, 10)),
+            ]
+        ),
+        "[" * 100_000,
+        "a" * (1 << 19),
     ],
 )
 def test_a_config_that_is_none_is_refused_by_every_command(shell: Shell, run: Path, text: str) -> None:
@@ -271,6 +283,12 @@ def test_a_secret_of_the_environment_reaches_no_file(
     assert SECRET not in shell.out + shell.err
     assert "settings are saved" in shell.err or "${x}" in value
     assert list(shell.folder.iterdir()) == []
+
+
+def test_a_pipe_in_a_run_folder_is_not_waited_for(shell: Shell, run: Path) -> None:
+    os.mkfifo(run / "resumes.yaml")
+    assert shell.train(f"resume={run}", "total_env_steps=128") == 2
+    assert shell.errors == [f"{run}/resumes.yaml is neither a file nor a folder; take it away to go on"]
 
 
 def test_a_secret_in_a_config_file_or_a_run_folder_reaches_no_file(

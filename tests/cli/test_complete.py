@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,10 +61,11 @@ def test_words_of_play(shell: Shell, line: str, words: list[str]) -> None:
 
 def test_run_folders_are_offered_newest_first(shell: Shell) -> None:
     for age, name in enumerate(("new", "old")):
-        checkpoint = shell.folder / "outputs/cartpole/ppo" / name / "checkpoints/step_000000000064.pt"
-        checkpoint.parent.mkdir(parents=True)
-        checkpoint.touch()
-        __import__("os").utime(checkpoint, (1e9 - age, 1e9 - age))
+        run = shell.folder / "outputs/cartpole/ppo" / name
+        (run / "checkpoints").mkdir(parents=True)
+        for file in ("config.yaml", "checkpoints/step_000000000064.pt"):
+            (run / file).touch()
+            os.utime(run / file, (1e9 - age, 1e9 - age))
     assert shell.eval("-sc", "query=ppo-eval outputs") == 0
     assert shell.out.split() == ["outputs/cartpole/ppo/new", "outputs/cartpole/ppo/old"]
 

@@ -122,6 +122,30 @@ def test_an_environment_that_raises_in_a_worker_ends_the_run_with_its_own_traceb
     assert summary["error"] == f"EnvError: {fault}"
 
 
+def test_an_environment_that_raises_in_this_process_shows_its_traceback_and_then_what_is_left(shell: Shell) -> None:
+    assert shell.train(*failing("raise", "env.vectorization=sync")) == 1
+    assert shell.err.count("Traceback (most recent call last)") == 1
+    raised, remedy = shell.err.splitlines()[-2:]
+    assert raised == "ZeroDivisionError: the pole has no length"
+    (run,) = shell.runs
+    assert remedy == (
+        f"the last good checkpoint is {run.relative_to(shell.folder)}/checkpoints/step_000000000004.pt; "
+        f"ppo-train resume={run.relative_to(shell.folder)}"
+    )
+    assert (run / "error.txt").read_text().splitlines()[-2:] == [raised, remedy]
+    assert json.loads((run / "summary.json").read_text())["error"] == raised
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+def test_nan_in_first_observations_is_passed_over_as_often_as_is_allowed(shell: Shell, limit: int) -> None:
+    words = failing("nan at reset", "env.vectorization=sync", "on_nonfinite=" + ("skip" if limit else "stop"))
+    assert shell.train(*words, f"max_skipped={limit or 1}") == (0 if limit else 1)
+    assert ("environment 1 began with NaN or infinity" if limit else "an observation of nan in step 1") in shell.err
+    words = failing("always nan at reset", "env.vectorization=sync", "on_nonfinite=skip", "run_name=always")
+    assert shell.train(*words, f"max_skipped={limit or 1}") == 1
+    assert "were passed over before" in shell.err
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_nan_of_one_environment_can_be_passed_over_as_often_as_is_allowed(shell: Shell, vectorization: str) -> None:
     words = failing("nan reward", f"env.vectorization={vectorization}", "env.num_workers=1", "on_nonfinite=skip")
@@ -149,7 +173,7 @@ def test_a_full_disk_costs_logs_and_checkpoints_but_not_the_run(tmp_path: Path) 
     assert ended["code"] == 3
     said = ended["out"] + ended["err"]
     assert "training goes on, its log has a gap" in said
-    refused = "the checkpoint after 64 env steps was not written ([Errno 27] File too large); there is no older one"
+    refused = "the checkpoint after 64 env steps was not written (File too large); there is no older one"
     assert refused in said
     assert "error: the last checkpoint could not be written: there is no checkpoint to go on from" in said
     assert "Traceback" not in said
@@ -159,6 +183,44 @@ def test_a_full_disk_costs_logs_and_checkpoints_but_not_the_run(tmp_path: Path) 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["env_steps"] for row in rows] == [32 * n for n in range(1, len(rows) + 1)], "whole records only"
     assert not list((run / "checkpoints").iterdir()), "nothing half-written is left"
+
+
+def test_a_disk_that_is_full_at_the_start_costs_one_line_and_leaves_no_run(tmp_path: Path) -> None:
+    """A file may not grow beyond 700 bytes: less than the config."""
+    words, run = [*CARTPOLE, "quiet=true"], tmp_path / "outputs/CartPole-v1/ppo/run"
+    (refused,) = run_cases([Case(folder=str(tmp_path), words=words, largest_file=700)])
+    assert refused["code"] == 1
+    assert refused["err"].splitlines()[-1] == f"error: {run}/config.yaml: cannot be written (File too large)"
+    assert not (tmp_path / "outputs").exists()
+    more = ["resume=latest", "total_env_steps=672"]
+    first, refused = run_cases(
+        [Case(folder=str(tmp_path), words=words), Case(folder=str(tmp_path), words=more, largest_file=700)]
+    )
+    assert (first["code"], refused["code"]) == (0, 1)
+    assert refused["err"].splitlines() == [
+        "error: outputs/CartPole-v1/ppo/run/config.yaml: cannot be written (File too large)"
+    ]
+    (resumed,) = run_cases([Case(folder=str(tmp_path), words=more)])
+    assert resumed["code"] == 0, resumed["err"]
+
+
+def test_a_run_folder_that_may_only_be_read_cannot_go_on_and_says_so(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.train(*CARTPOLE, "quiet=true") == 0
+    (run,) = shell.runs
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("ppo_cli.cli.run_folder.tempfile.TemporaryDirectory", refuse)
+    assert shell.train(f"resume={run}", "total_env_steps=672") == 2
+    shown = run.relative_to(shell.folder)
+    assert shell.errors == [
+        f"resume={shown}: cannot write in {run} (Read-only file system); put a copy elsewhere to go on"
+    ]
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def test_a_disk_that_fills_up_later_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -179,8 +241,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_and_all_damag
     (run,) = shell.runs
     newest = sorted((run / "checkpoints").glob("*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    assert shell.train("resume=latest", "total_env_steps=672") == 0
-    assert f"warning: {newest.relative_to(shell.folder)} is damaged" in shell.err
+    for command, words in (
+        (shell.eval, ["latest", "episodes=2"]),
+        (shell.play, ["latest", "episodes=1"]),
+        (shell.export, ["latest"]),
+        (shell.train, ["resume=latest", "total_env_steps=672"]),
+    ):
+        assert command(*words) == 0, shell.err
+        assert shell.err.count("warning: ") == 1
+        assert f"warning: {newest.relative_to(shell.folder)} is damaged" in shell.err
     for path in (run / "checkpoints").glob("*.pt"):
         path.write_bytes(b"")
     before = (run / "metrics.jsonl").read_bytes()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from ppo_cli.cli.run_folder import (
     claim,
     find_run,
     folder_problem,
+    known_runs,
     remove_if_empty,
     run_id,
     slug,
     sweep_job,
 )
+from ppo_cli.run_reader import recency
 
 
 def make_run(folder: Path) -> Path:
@@ -98,3 +102,25 @@ def test_a_misspelled_run_folder_gets_a_hint(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         find_run(str(tmp_path))
+
+
+def test_the_latest_run_is_the_one_that_wrote_last_also_where_all_files_were_copied_at_once(tmp_path: Path) -> None:
+    for name, wall_time in (("b", 200.0), ("a", 300.5), ("c", 100.0)):
+        run = make_run(tmp_path / "x/ppo" / name)
+        lines = [{"env_steps": 1, "wall_time": 1.0}, {"env_steps": 2, "wall_time": wall_time}]
+        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"env_steps": 3, "wal')
+        os.utime(run / "checkpoints/step_000000000064.pt", (5000 - wall_time,) * 2)
+    assert [run.name for run in known_runs(str(tmp_path))] == ["a", "b", "c"]
+    assert find_run("latest", str(tmp_path)).name == "a"
+    (tmp_path / "x/ppo/a/config.yaml").unlink()
+    assert find_run("latest", str(tmp_path)).name == "b", "a folder without its config is no run"
+
+
+def test_a_run_without_records_is_as_old_as_its_files(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new")
+    for path in old.rglob("*"):
+        os.utime(path, (1000.0, 1000.0))
+    (new / "metrics.jsonl").write_bytes(b"\x00[[")
+    assert recency(old) == (1000.0, 1000.0)
+    assert recency(new)[0] > 1e9
+    assert find_run("latest", str(tmp_path)) == new

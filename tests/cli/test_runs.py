@@ -127,6 +127,17 @@ def test_what_cannot_change_when_a_run_goes_on(shell: Shell, words: list[str], e
     assert shell.errors == [error]
 
 
+def test_the_latest_run_is_looked_for_where_output_dir_says(shell: Shell) -> None:
+    assert shell.train(*SHORT_RUN, "quiet=true", "output_dir=mine") == 0
+    (run,) = shell.runs
+    assert shell.train("resume=latest", "total_env_steps=96") == 2
+    assert shell.errors == ["latest: there is no run with a checkpoint in outputs/"]
+    assert shell.train("resume=latest", "output_dir=mine", "total_env_steps=96") == 0, shell.err
+    assert json.loads((run / "summary.json").read_text())["env_steps"] == 96
+    assert shell.train(f"resume={run}", "output_dir=yours") == 2
+    assert "a run that goes on keeps its output_dir" in shell.err
+
+
 def test_a_run_without_checkpoints_cannot_go_on(shell: Shell) -> None:
     (shell.folder / "run").mkdir()
     (shell.folder / "run/config.yaml").write_text("clip: 1\n")

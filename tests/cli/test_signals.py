@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,21 @@ def test_a_signal_in_any_phase_loses_nothing(tmp_path: Path, number: signal.Sign
 
 @pytest.mark.parametrize("number", of_all(slow_but=signal.SIGHUP))
 def test_a_signal_before_the_run_has_begun_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    (ended,) = run_cases([Case(folder=str(tmp_path), words=WORDS, phase="start", signal=number)])
+    phases = ("start", "evaluator")
+    cases = [Case(folder=str(tmp_path / phase), words=WORDS, phase=phase, signal=number) for phase in phases]
+    for phase, ended in zip(phases, run_cases(cases), strict=True):
+        assert (ended["code"], ended["err"].strip()) == (128 + number, "stopped")
+        assert {path.name for path in (tmp_path / phase).iterdir()} == {"out", "err"}
+
+
+@pytest.mark.parametrize("number", of_all(slow_but=signal.SIGTERM))
+def test_a_signal_between_the_folder_and_the_first_update_is_in_the_summary(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (ended,) = run_cases([Case(folder=str(tmp_path), words=WORDS, phase="greeting", signal=number)])
     assert (ended["code"], ended["err"].strip()) == (128 + number, "stopped")
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "err"}
+    summary = json.loads((tmp_path / RUN / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"], summary["error"]) == ("interrupted", 128 + number, None)
 
 
 @pytest.mark.parametrize("number", of_all(slow_but=signal.SIGINT))

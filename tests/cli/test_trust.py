@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,36 @@ def test_a_users_environment_runs_once_it_is_trusted(lab: Shell) -> None:
     assert lab.train(*WORDS, f"trust={package_of(lab)}", "env.length=9") == 0
     assert (lab.folder / "imported").exists()
     assert lab.runs[0].parent == lab.folder / "outputs/corridor/ppo"
+
+
+REGISTERED = """
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+
+class Mine(CartPoleEnv):
+    pass
+
+
+gymnasium.register("{name}/Mine-v0", entry_point="{name}.mine:Mine", max_episode_steps=9)
+"""
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_registered_environment_is_found_in_the_current_folder_once_it_is_trusted(
+    lab: Shell, monkeypatch: pytest.MonkeyPatch, vectorization: str
+) -> None:
+    name = package_of(lab)
+    (lab.folder / name / "mine.py").write_text(REGISTERED.format(name=name))
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])  # as for a console script
+    words = ["env=gymnasium", f"env.id={name}.mine:{name}/Mine-v0", f"env.vectorization={vectorization}"]
+    words += [*SHORT_RUN[1:], "quiet=true", "env.num_workers=1"]
+    assert lab.train(*words) == 2
+    assert f"say trust={name}" in lab.err
+    assert lab.train(*words, f"trust={name}") == 0, lab.err
+    assert lab.folder not in map(Path, sys.path)
+    assert lab.train("resume=latest", f"trust={name}", "total_env_steps=96") == 0, lab.err
+    assert lab.eval("latest", f"trust={name}", "episodes=2") == 0, lab.err
 
 
 def test_an_untrusted_module_is_not_imported(lab: Shell) -> None:

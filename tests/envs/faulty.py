@@ -42,7 +42,8 @@ class Faulty(gym.Env[Any, Any]):
         self.count = 0
         if self.what == "raise at reset" and seed == self.victim:
             raise ZeroDivisionError("nothing to start from")
-        return self.obs(), self.info()
+        begins_with_nan = self.what == "always nan at reset" or (self.what == "nan at reset" and seed == self.victim)
+        return self.obs() + (np.float32(np.nan) if begins_with_nan else 0), self.info()
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.count += 1

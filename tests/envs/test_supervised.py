@@ -102,6 +102,35 @@ def test_a_worker_that_dies_while_nobody_waits_for_it_is_replaced_too(make: Any)
     assert [fault.envs for fault in env.faults()] == [[0], [3, 4]]
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_replaced_too(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, starts = make(), []
+    start = workers(env)[0]._start
+
+    def start_third_time(*arguments: Any) -> Any:
+        starts.append(arguments)
+        if len(starts) < 3:
+            raise (BrokenPipeError, EOFError)[len(starts) - 1]("killed before it could read")
+        return start(*arguments)
+
+    monkeypatch.setattr(workers(env)[0], "_start", start_third_time)
+    os.kill(workers(env)[0].process.pid, signal.SIGKILL)
+    workers(env)[0].process.join()
+    assert env.step(ACTION).obs[:, 0].tolist() == [0, 1, 1, 1, 1]
+    assert [fault.envs for fault in env.faults()] == [[0]] * 3
+
+
+def test_workers_outlive_the_process_that_forked_them_in_others(make: Any) -> None:
+    env = make()
+    (parent,) = {
+        int(Path(f"/proc/{w.process.pid}/stat").read_text().rpartition(")")[2].split()[1]) for w in workers(env)
+    }
+    os.kill(parent, signal.SIGKILL)
+    assert gone([worker.process.pid for worker in workers(env)])
+    assert env.step(ACTION).obs[:, 0].tolist() == [0] * 5
+    assert len(env.faults()) == 3
+    assert env.step(ACTION).obs[:, 0].tolist() == [1] * 5
+
+
 def test_fresh_episodes_have_seeds_of_their_own_and_the_same_ones_each_time() -> None:
     first, second = supervised.fresh_seeds(SEEDS, 1), supervised.fresh_seeds(SEEDS, 2)
     assert first == supervised.fresh_seeds(SEEDS, 1)

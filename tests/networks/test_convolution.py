@@ -8,10 +8,10 @@ from torch.nn import functional
 from ppo_cli.networks.convolution import GROUP, convolution_gradient, convolve
 
 
-def exact(x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+def exact(x: Tensor, weight: Tensor, gradient: Tensor, active: Tensor | None = None) -> tuple[Tensor, ...]:
     leaves = [tensor.double().requires_grad_() for tensor in (x, weight, torch.zeros(len(weight)))]
     result = functional.conv2d(*leaves, padding=1)
-    return torch.autograd.grad(result, leaves, gradient.double())
+    return torch.autograd.grad(result, leaves, gradient.double() * (1 if active is None else active > 0))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 7), (9, 9), (16, 8)])
@@ -23,6 +23,18 @@ def test_the_gradient_is_the_convolutions_to_bfloat16(size: tuple[int, int], boa
     for found, expected in zip(convolution_gradient(x, weight, gradient), exact(x, weight, gradient), strict=True):
         assert found.shape == expected.shape
         assert (found.double() - expected).norm() <= 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("boards", [1, GROUP + 5])
+def test_behind_a_relu_only_what_is_positive_has_a_gradient(boards: int) -> None:
+    torch.manual_seed(1)
+    x, weight = torch.randn(boards, 32, 5, 7).bfloat16(), torch.randn(48, 32, 3, 3).bfloat16()
+    gradient, result = (torch.randn(boards, 48, 5, 7).bfloat16() for _ in range(2))
+    result = result.relu().index_fill_(1, torch.tensor([3]), -0.0)
+    found = convolution_gradient(x, weight, gradient, result)
+    for ours, expected in zip(found, exact(x, weight, gradient, result), strict=True):
+        assert (ours.double() - expected).norm() <= 0.03 * expected.norm()
+    assert found[1][3].abs().sum() == found[2][3] == 0.0
 
 
 def test_a_gradient_stops_at_the_border() -> None:
@@ -39,15 +51,20 @@ def test_a_gradient_stops_at_the_border() -> None:
         assert of_bias[1:].abs().sum() == 0.0
 
 
-def test_the_result_is_the_librarys_and_only_the_gradient_is_another() -> None:
+@pytest.mark.parametrize("rectifies", [False, True])
+def test_the_result_is_the_librarys_and_only_the_gradient_is_another(rectifies: bool) -> None:
     torch.manual_seed(1)
     x, weight, bias = torch.randn(4, 32, 9, 9), torch.randn(32, 32, 3, 3), torch.randn(32)
     with torch.autocast("cpu", torch.bfloat16):
         plain = functional.conv2d(x, weight, bias, padding=1)
-        assert torch.equal(convolve(x, weight, bias), plain)
-        recorded = convolve(x, weight.requires_grad_(), bias)
+        plain = plain.relu() if rectifies else plain
+        assert torch.equal(convolve(x, weight, bias, rectifies=rectifies), plain)
+        recorded = convolve(x, weight.requires_grad_(), bias, rectifies=rectifies)
     assert torch.equal(recorded, plain)
     assert "ShorterGradient" in type(recorded.grad_fn).__name__
+    (ours,) = torch.autograd.grad(recorded.float().square().sum(), weight)
+    theirs = exact(x, weight.detach(), 2 * plain.float(), plain if rectifies else None)[1]
+    assert (ours.double() - theirs).norm() <= 0.03 * theirs.norm()
 
 
 @pytest.mark.parametrize("channels", [8, 32])
