@@ -39,8 +39,13 @@ class Report:
 
     @cached_property
     def importance(self) -> Importance | None:
-        """What the settings did."""
-        return importance_of(self.results, self.metric)
+        """What the settings did; of several environments nobody can say, whose figures have scales of their own."""
+        return importance_of(self.results, self.metric) if len(self.environments) < 2 else None
+
+    @property
+    def environments(self) -> list[str]:
+        """Where the metric was measured."""
+        return sorted({name_of(result.group.runs[0], "env") for result in self.results if result.final.n})
 
     @cached_property
     def findings(self) -> dict[Check, list[Finding]]:
@@ -80,6 +85,9 @@ class Report:
         best = [result for result in ranked(self.results) if result.final.n]
         if not best:
             return [f"No run has a value of {self.metric} yet."]
+        if len(self.environments) > 1:
+            count = len(self.environments)
+            return [f"{count} environments, each with a scale of its own: compare within one, not between them."]
         first = best[0]
         so_far = "so far, " if first.is_provisional else ""
         figure = f"{estimate_text(first.final)} {so_far}after {steps_text(first.env_steps)} steps"
