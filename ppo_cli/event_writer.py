@@ -102,26 +102,29 @@ class EventWriter:
         trial_id: str,
         metric_tags: Sequence[str],
         chosen: Collection[str] = (),
+        columns: Mapping[str, Hyperparameter] | None = None,
     ) -> None:
         """Put the run into the HParams table, beside the other seeds of the same trial.
 
         Args:
             env_steps: Steps already taken.
-            hyperparameters: The table's columns. None has a column and no value.
+            hyperparameters: What the run has. None has a column and no value.
             trial_id: Equal for runs that differ in nothing but the seed: TensorBoard shows their mean as one row.
             metric_tags: Scalars that become columns, too.
             chosen: Hyperparameters to show first; TensorBoard ticks five columns and leaves the others to be ticked.
+            columns: The table's columns, each with a value of its type, where other runs have other hyperparameters.
         """
         # TensorBoard takes the columns of a whole folder from the first run that it meets, so runs of one kind have to
         # declare equal bytes: no creation time, and no domain of values.
+        columns = hyperparameters if columns is None else columns
         experiment = api_pb2.Experiment(
             hparam_infos=[
                 api_pb2.HParamInfo(name=name, type=_data_type(value), differs=name in chosen)
-                for name, value in sorted(hyperparameters.items())
+                for name, value in sorted(columns.items())
             ],
             metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metric_tags],
         )
-        given = {name: value for name, value in hyperparameters.items() if value is not None}
+        given = {name: value for name, value in hyperparameters.items() if name in columns and value is not None}
         start = summary_v2.hparams_pb(given, trial_id=trial_id)
         self._add(
             env_steps,

@@ -54,7 +54,7 @@ from ppo_cli.run_files import (
     write_json,
 )
 from ppo_cli.run_reader import MetricsTail
-from ppo_cli.trials import TASK, chosen_settings, hyperparameters, trial_id
+from ppo_cli.trials import HParamsTable, flattened, hparams_table, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
 
@@ -85,6 +85,7 @@ class RunLogger:
         resumed: On resume, what is new: settings that changed, why it is not exact. Added to the list of resumes.
         display: ``auto`` is a bar on a terminal and plain lines elsewhere; or a display that exists already.
         headline_tags: Scalars that become columns of TensorBoard's HParams table.
+        table: The rest of that table, where other runs stand in it that may have other hyperparameters.
 
     Raises:
         OSError: The folder cannot be made or written at the start.
@@ -101,6 +102,7 @@ class RunLogger:
         resumed: Mapping[str, Any] | None = None,
         display: DisplayMode | Display = "auto",
         headline_tags: Sequence[str] = ("charts/episodic_return",),
+        table: HParamsTable | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.display = make_display(display) if isinstance(display, str) else display
@@ -135,7 +137,7 @@ class RunLogger:
         self._metrics_file = AppendFile(run_dir / METRICS_FILE, self.warn)
         self._events = EventWriter(run_dir, start_env_steps, self.warn)
         self._note_command(list(overrides), resumed)
-        self._describe(config, headline_tags)
+        self._describe(config, headline_tags, table)
 
     def _take_up_figures(self) -> None:
         """The latest figures so far: a run that goes on may have few updates left, or none."""
@@ -162,15 +164,15 @@ class RunLogger:
             return []
         return list(map(str, words)) if isinstance(words, list) else []
 
-    def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str]) -> None:
+    def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str], table: HParamsTable | None) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        chosen = [name for name in chosen_settings(self._first_overrides()) if name not in TASK]
-        settings = hyperparameters(config, chosen)
-        self._events.session_start(step, settings, self._summary.trial_id, headline_tags, chosen)
+        table = table or hparams_table([config], self._first_overrides())
+        trial = self._summary.trial_id
+        self._events.session_start(step, flattened(config), trial, headline_tags, table.shown, table.columns)
         self._events.layout(step, LAYOUT)
         source = {"git": self._summary.git, "versions": self._summary.versions}
         self._events.text(step, "run/config", code_block(config_yaml))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Hyperparameter = bool | int | float | str | None
@@ -22,15 +23,61 @@ GROUPS = ("env", "network", "algo")
 TASK = ("env.name", "total_env_steps")
 """What is learnt, and for how long: often typed, seldom what configurations are compared by."""
 
-MAX_HYPERPARAMETERS = 32
+MAX_HYPERPARAMETERS = 48
 """Columns of the HParams table: TensorBoard becomes unreadable, then slow, with many more."""
 
 
-def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
-    """The settings of a configuration by dotted name, the first 32: ``chosen`` ones, top-level keys, nested ones.
+SHOWN = 5
+"""Columns that TensorBoard ticks by itself."""
 
-    Lists are texts, as one would type them.
+
+@dataclass(frozen=True)
+class HParamsTable:
+    """What runs that stand in one HParams table have to agree upon."""
+
+    columns: dict[str, Hyperparameter]
+    """Every hyperparameter, with a value of its type."""
+    shown: list[str]
+    """Those that come first."""
+
+
+def hparams_table(configs: Sequence[Mapping[str, Any]], typed: Sequence[str]) -> HParamsTable:
+    """The table for runs with these configurations: what was ``typed`` comes first.
+
+    Parallel coordinates leave out a run that lacks a ticked hyperparameter. Where some lack some, those come next that
+    all have, the ones that differ first, so that TensorBoard ticks no other.
     """
+    flat = [flattened(config) for config in configs]
+    values = {name: [each.get(name) for each in flat] for settings in flat for name in settings}
+    differing = {name for name, found in values.items() if any(value != found[0] for value in found)}
+    shown = [name for name in chosen_settings(typed) if name in values and (name not in TASK or name in differing)]
+    if any(settings.keys() != values.keys() for settings in flat):
+        common = [name for name, found in values.items() if None not in found and name not in shown]
+        shown += sorted(common, key=lambda name: name not in differing)[: max(0, SHOWN - len(shown))]
+    return HParamsTable(hyperparameters(*configs, chosen=shown), shown)
+
+
+def hyperparameters(*configs: Mapping[str, Any], chosen: Sequence[str] = ()) -> dict[str, Hyperparameter]:
+    """The settings of configurations by dotted name, the first 48: ``chosen`` ones, top-level keys, nested ones.
+
+    Of several configurations every name that any of them has, with the first value that says something.
+    """
+    flat: dict[str, Hyperparameter] = {}
+    for config in configs:
+        for name, value in flattened(config).items():
+            if flat.get(name) is None:
+                flat[name] = value
+    ordered = {name: flat[name] for name in chosen if name in flat} | dict(sorted(flat.items(), key=depth))
+    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+
+
+def depth(setting: tuple[str, Hyperparameter]) -> int:
+    """How deep a setting is nested."""
+    return setting[0].count(".")
+
+
+def flattened(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
+    """Every setting that is compared, by dotted name. Lists are texts, as one would type them."""
     flat: dict[str, Hyperparameter] = {}
     pending = [("", config)]
     while pending:
@@ -41,8 +88,7 @@ def hyperparameters(config: Mapping[str, Any], chosen: Sequence[str] = ()) -> di
                 pending.append((f"{name}.", value))
             elif not key.startswith("_") and name not in NOT_HYPERPARAMETERS:
                 flat[name] = value if isinstance(value, Hyperparameter) else str(value).replace(" ", "")
-    ordered = {name: flat[name] for name in chosen if name in flat} | flat
-    return dict(list(ordered.items())[:MAX_HYPERPARAMETERS])
+    return flat
 
 
 def chosen_settings(overrides: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ from ppo_cli.cli.hardware import build_learner, choose_execution
 from ppo_cli.cli.jobs import clear
 from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems
 from ppo_cli.cli.run_folder import claim
+from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
@@ -177,6 +178,7 @@ def build_trainer(
             resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
             display=display or ("silent" if config["quiet"] else "auto"),
             headline_tags=headline_tags(config, env),
+            table=table_of(run_dir),
         )
     except OSError:
         if not resume:

@@ -53,6 +53,8 @@ class SearchLoop:
         self.fixed = [word for word in fixed if word.partition("=")[0] not in ("seed", "run_name", "again")]
         root = job_settings(composer.compose(list(fixed)))["seed"]
         self.seeds = [root + n for n in range(settings["seeds"])]
+        self.seed_words = [word for word in fixed if word.startswith("seed=")]  # what repeats a trial's seeds
+        self.seed_words += [f"seeds={len(self.seeds)}"] if len(self.seeds) > 1 else []
         self.study = Study(folder, settings, space, self.seeds)
         self.cores = import_for_jobs()
         self.num_threads = max(1, self.cores // (settings["jobs"] or self.cores))
@@ -169,7 +171,7 @@ class SearchLoop:
         if importance := self.study.importance():
             rows["importance"] = "  ".join(f"{name} {100 * share:.0f} %" for name, share in importance.items())
         if best:
-            rows["best"] = shlex.join(["ppo-train", *search.words, *self.study.words(best[0].params)])
+            rows["best"] = shlex.join(["ppo-train", *search.words, *self.study.words(best[0].params), *self.seed_words])
         if len(self.study.finished()) < self.settings["trials"]:
             rows["go on"] = "the same command again"
         name = shlex.quote(shown_path(self.folder))

@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import choices_of, resolve
 from ppo_cli.cli.run_folder import RECORD, sweep_id, sweep_job
+from ppo_cli.cli.validate import Settings
 from ppo_cli.run_files import command_line, shown_path, write_atomically
+from ppo_cli.trials import HParamsTable, hparams_table
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -42,6 +44,7 @@ class Sweep:
     words: list[str]  # what of it stood on the command line, flags included
     swept: dict[str, list[str]]  # values by setting
     is_ours_to_name: bool = True  # the folders of its jobs; False with hydra.sweep.subdir
+    table: dict[str, Any] = field(default_factory=dict)  # of TensorBoard's HParams, for all of its jobs
 
     def is_same(self, other: Sweep, *, may_grow: bool) -> bool:
         """Whether ``other`` means the same jobs, or, where it ``may_grow``, others of the same kind."""
@@ -55,8 +58,8 @@ class Sweep:
         return list(dict.fromkeys(names)) if self.swept else ["0"]
 
 
-def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> Sweep:
-    """The sweep that these settings of the command line mean; ``config`` is what its jobs share."""
+def sweep_of(config: DictConfig, jobs: Sequence[Settings], settings: list[Override], flags: list[str]) -> Sweep:
+    """The sweep that these settings of the command line mean; ``config`` is what its ``jobs`` share."""
     shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
     given = {override.get_key_element(): override for override in settings}
     swept = {name: swept_values(override) for name, override in given.items() if override.is_sweep_override()}
@@ -66,7 +69,12 @@ def sweep_of(config: DictConfig, settings: list[Override], flags: list[str]) -> 
         if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
     ]
     return Sweep(
-        command_line(), digest(shared, sorted(words)), [*flags, *words], swept, "hydra.sweep.subdir" not in given
+        command_line(),
+        digest(shared, sorted(words)),
+        [*flags, *words],
+        swept,
+        "hydra.sweep.subdir" not in given,
+        asdict(hparams_table(jobs, list(given))),
     )
 
 
@@ -89,6 +97,14 @@ def read_sweep(folder: Path, file: str = SWEEP_FILE) -> Sweep | None:
         return Sweep(**content)
     except (OSError, TypeError, ValueError, yaml.YAMLError):
         return None
+
+
+def table_of(run_dir: Path) -> HParamsTable | None:
+    """The HParams table that a run shares with the others of its sweep; None where it is in no sweep."""
+    for folder in (run_dir.parent, run_dir.parent.parent):  # a job of several seeds lies between
+        if (sweep := read_sweep(folder)) and sweep.table:
+            return HParamsTable(**sweep.table)
+    return None
 
 
 def sweep_folder(config: DictConfig, names: set[str], sweep: Sweep) -> Path:

@@ -57,10 +57,11 @@ def announce(sweep: Sweep, folder: Path, *, is_quiet: bool) -> None:
     print("\n" + table(rows | {"sweep folder": shown_path(folder)}) + "\n", flush=True)
 
 
-def conclude(sweep: Sweep, folder: Path, *, is_stopped: bool, is_quiet: bool) -> None:
+def conclude(sweep: Sweep, folder: Path, *, is_stopped: bool, is_quiet: bool, is_ranked: bool = True) -> None:
     """List the failures, then the configurations from the best on, and what to type next.
 
-    ``is_stopped``: the user stopped it, and a job that was interrupted has not failed.
+    ``is_stopped``: the user stopped it, and a job that was interrupted has not failed. ``is_ranked``: the best one is
+    what the sweep is about.
     """
     jobs = job_folders(folder)
     unfinished = [job for job in jobs if not is_finished(job)]
@@ -70,7 +71,7 @@ def conclude(sweep: Sweep, folder: Path, *, is_stopped: bool, is_quiet: bool) ->
     if is_quiet:
         return
     rows = {}
-    ranked = ranking(jobs, list(sweep.swept))
+    ranked = ranking(jobs, list(sweep.swept)) if is_ranked else []
     if ranked:
         print("\n" + "\n".join(lines(ranked)))
         fixed = [word for word in sweep.words if not word.startswith(tuple(f"{name}=" for name in SEEDS))]

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
 from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
-from ppo_cli.cli.jobs import is_done, take_up
+from ppo_cli.cli.jobs import is_done, job_settings, take_up
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
@@ -82,49 +82,50 @@ def command(words: list[str]) -> int:
     trust(trusted_on_command_line(arguments))
     if any(override.startswith("resume=") and override != "resume=null" for override in arguments.overrides):
         return resume(composer, arguments)
-    config = checked(composer, arguments)
+    config, jobs = checked(composer, arguments)
     if "--cfg" in flags:
         composer.show(arguments, config)
         return 0
     if config.hydra.mode == RunMode.MULTIRUN:
-        return multirun(composer, arguments, config)
+        return multirun(composer, arguments, config, jobs)
     composer.run(config, task)
     return 0
 
 
-def checked(composer: Composer, arguments: Arguments) -> DictConfig:
-    """The composed config, of a sweep its first job's, once every mistake in every job is ruled out.
+def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[Settings]]:
+    """The composed config, of a sweep what its jobs share, and the settings of each job, free of every mistake.
 
     Raises:
         UserError: with all mistakes that were found.
     """
-    problems = list(arguments.problems)
     settings, is_sweep = arguments.overrides, "--multirun" in arguments.flags
     config, found = composer.try_compose(settings, is_sweep=is_sweep)
-    problems += found
+    problems = [*arguments.problems, *found]
     if config is None:
         raise UserError(*dict.fromkeys(problems))
-    jobs = [config]
+    composed = [config]
     if config.hydra.mode != RunMode.MULTIRUN:
         problems += lone_run_problems(config, settings)
-    if config.hydra.mode == RunMode.MULTIRUN and not found:
-        jobs = []
+    elif not found:
+        composed = []
         for overrides in combinations(swept_settings(composer, settings, config)):
             job, found = composer.try_compose(overrides)
             problems += found
-            jobs += [job] if job is not None else []
-    for job in jobs:
+            composed += [job] if job is not None else []
+    jobs: list[Settings] = []
+    for job in composed:
         problems += hydra_problems(OmegaConf.to_container(job.hydra, resolve=False))
         try:
-            if validated(resolve(job, choices_of(job)))["resume"] is not None:
-                problems.append("resume: is heard from the command line only: ppo-train resume=<run folder>")
+            jobs.append(job_settings(job))
         except UserError as error:
             problems += error.problems
+    if any(job["resume"] is not None for job in jobs):
+        problems.append("resume: is heard from the command line only: ppo-train resume=<run folder>")
     if not problems and "--cfg" not in arguments.flags:
         problems += output_problems(config, arguments.overrides)
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return config
+    return config, jobs
 
 
 def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
@@ -139,8 +140,8 @@ def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
     open_ones = [name for name in config.hydra.sweeper.get("params") or {} if name not in given]
     if not open_ones:
         return []
-    name = choices_of(config).get("experiment")
-    return [f"experiment={name}: is a sweep over {', '.join(open_ones)}: ppo-train -m experiment={name}"]
+    name = f"experiment={choices_of(config).get('experiment')}"
+    return [f"{name}: is a sweep over {', '.join(open_ones)}: ppo-train -m {name}"]
 
 
 def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -164,10 +165,10 @@ def trusted_on_command_line(arguments: Arguments) -> list[str]:
     return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
 
 
-def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> int:
+def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs: list[Settings]) -> int:
     """All jobs of a sweep that are not done. A failed job does not stop the others; a signal stops them all."""
     settings = swept_settings(composer, arguments.overrides, config)
-    sweep = sweep_of(config, settings, repeated_flags(arguments))
+    sweep = sweep_of(config, jobs, settings, repeated_flags(arguments))
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
@@ -188,7 +189,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig) -> in
                 raise WriteError(folder, error) from error
             raise
         finally:
-            conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet)
+            conclude(sweep, folder, is_stopped=is_stopped, is_quiet=config.quiet, is_ranked=not config.get("claim"))
             if config.get("claim") and not is_stopped:
                 report_claims(folder)
     return 0

@@ -28,7 +28,12 @@ Decision = Literal["step", "skip", "quit"]
 ENTER, LEAVE = "\033[?1049h\033[?25l", "\033[0m\033[?25h\033[?1049l"
 """To a screen of our own without a cursor, and back."""
 
-KEYS = "[space] step   [r] run or pause   [+ -] speed {fps:.3g} a second   [n] next   [q] quit"
+KEYS = (
+    "[space] step   [r] run or pause   [+ -] speed {fps:.3g} a second   [n] next   [q] quit",
+    "[space] step  [r]un  [+ -] {fps:.3g}/s  [n]ext  [q]uit",
+    "space r + - n q",
+)
+"""The longest that fits is shown."""
 FASTER = 1.5
 SPEEDS = 0.2, 100.0  # steps per second
 END_PAUSE = 1.5  # seconds that the end of an episode stays while running
@@ -198,13 +203,19 @@ class Player:
         """The whole screen in one write, over the one before."""
         self._is_stale, self._drawn, self._size = False, time.monotonic(), self.console.size
         with self.console.capture() as capture:
-            self.console.print(self.view.screen(moments, self.scores, seed, KEYS.format(fps=self.fps)))
+            self.console.print(self.view.screen(moments, self.scores, seed, footer(self.fps, self._size.width)))
         lines = capture.get().rstrip("\n").split("\n")[: self._size.height]
         sys.stdout.write("\033[H" + "\033[K\n".join(lines) + "\033[0m\033[K\033[J")
         sys.stdout.flush()
 
     def _mark_stale(self) -> None:
         self._is_stale = True
+
+
+def footer(fps: float, width: int) -> str:
+    """The keys, in as many words as ``width`` columns have room for."""
+    texts = [keys.format(fps=fps) for keys in KEYS]
+    return next((text for text in texts if len(text) + 2 <= width), texts[-1])
 
 
 def pressed(timeout: float) -> str:

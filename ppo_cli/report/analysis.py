@@ -39,8 +39,13 @@ class Report:
 
     @cached_property
     def importance(self) -> Importance | None:
-        """What the settings did."""
-        return importance_of(self.results, self.metric)
+        """What the settings did; of several environments nobody can say, whose figures have scales of their own."""
+        return importance_of(self.results, self.metric) if len(self.environments) < 2 else None
+
+    @property
+    def environments(self) -> list[str]:
+        """Where the metric was measured."""
+        return sorted({name_of(result.group.runs[0], "env") for result in self.results if result.final.n})
 
     @cached_property
     def findings(self) -> dict[Check, list[Finding]]:
@@ -80,6 +85,9 @@ class Report:
         best = [result for result in ranked(self.results) if result.final.n]
         if not best:
             return [f"No run has a value of {self.metric} yet."]
+        if len(self.environments) > 1:
+            count = len(self.environments)
+            return [f"{count} environments, each with a scale of its own: compare within one, not between them."]
         first = best[0]
         so_far = "so far, " if first.is_provisional else ""
         figure = f"{estimate_text(first.final)} {so_far}after {steps_text(first.env_steps)} steps"
@@ -128,10 +136,11 @@ def correlation_text(found: Estimate) -> str:
 
 
 def statement(finding: Finding) -> str:
-    """``5 of 5 runs; seed 1: above 0.05 in 3 % of the updates``."""
+    """``5 of 5 runs; seed 1: above 0.05 in 3 % of the updates``; of a single run what was seen."""
     run, text = next(iter(finding.seen.items()))
-    seed = f"seed {run.seed}: " if len(finding.group.runs) > 1 else ""
-    return f"{len(finding.seen)} of {plural(len(finding.group.runs), 'run')}; {seed}{text}"
+    if len(finding.group.runs) == 1:
+        return text
+    return f"{len(finding.seen)} of {len(finding.group.runs)} runs; seed {run.seed}: {text}"
 
 
 def counts_text(result: Result) -> str:

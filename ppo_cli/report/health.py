@@ -23,8 +23,11 @@ COLLAPSED_BY = 5.0
 """nats below the first one."""
 BLOWN_UP = 30.0
 """Times the largest value loss of the first fifth of training."""
+RARELY = 0.05
 MOSTLY = 0.5
 ALWAYS = 0.95
+CRUSHED = 100.0
+"""Times ``max_grad_norm``: what is left of such a gradient nears Adam's epsilon."""
 FEWEST_UPDATES = 10
 """Of a shorter run nothing is said."""
 
@@ -91,6 +94,16 @@ def too_high(curve: Curve, limit: float) -> str | None:
     return f"{often}, {number(curve.value[worst])} {place(curve, worst)}"
 
 
+def learns(run: Run) -> bool:
+    """Whether the return is above all that it was at the beginning, and has kept most of what it gained."""
+    curve = run.curve(RETURN)
+    if len(curve.value) < FEWEST_UPDATES:
+        return False
+    first = curve.value[: len(curve.value) // 10 + 1].max()
+    best = curve.value.max()
+    return bool(best > first and late(curve, 0.1).mean() - first > MOSTLY * (best - first))
+
+
 def kl_spikes(run: Run) -> str | None:
     """Steps of the policy far larger than those of a healthy run, 0.003 to 0.02, or than those that were asked for."""
     asked = [2 * limit for name in ("max_kl", "target_kl") if (limit := setting(run, name)) > 0]
@@ -98,8 +111,10 @@ def kl_spikes(run: Run) -> str | None:
 
 
 def clipped_too_often(run: Run) -> str | None:
-    """Too many samples outside the clip interval, averaged over an update."""
-    return too_high(run.curve("losses/clipfrac"), HIGH_CLIP_FRACTION)
+    """Too many samples outside the clip interval, averaged over an update; now and then that is nothing."""
+    curve = run.curve("losses/clipfrac")
+    is_rare = share(curve.value > HIGH_CLIP_FRACTION) < RARELY
+    return None if is_rare else too_high(curve, HIGH_CLIP_FRACTION)
 
 
 def never_clipped(run: Run) -> str | None:
@@ -109,13 +124,13 @@ def never_clipped(run: Run) -> str | None:
 
 
 def critic_explains_nothing(run: Run) -> str | None:
-    """A critic worse than a constant, where there is something left to explain."""
+    """A critic worse than a constant, where there is something left to explain; of equal returns nothing is."""
     curve, loss = run.curve("losses/explained_variance"), run.curve("losses/value_loss")
     if len(curve.value) < FEWEST_UPDATES or len(loss.value) != len(curve.value):
         return None
     matters = late(loss) > 0.01 * np.median(loss.value[: len(loss.value) // 5 + 1])
     bad = (late(curve) <= 0) & matters
-    if share(bad) < 0.2:
+    if share(bad) < (MOSTLY if learns(run) else 0.2):
         return None
     return f"at or below 0 in {percent(share(bad))} of the updates of the second half"
 
@@ -147,10 +162,12 @@ def value_loss_blew_up(run: Run) -> str | None:
 
 
 def mostly_truncated(run: Run) -> str | None:
-    """Episodes that a time limit ended, at the end of training."""
+    """Episodes that a time limit ended, at the end of training, where surviving does not pay."""
     curve = run.curve("charts/truncated_share")
     value = float(late(curve, 0.25).mean()) if len(curve.value) else 0.0
-    return f"{percent(value)} of the last episodes, {length_text(run)}" if value > MOSTLY else None
+    if value <= MOSTLY or learns(run):
+        return None
+    return f"{percent(value)} of the last episodes, {length_text(run)}"
 
 
 def length_text(run: Run) -> str:
@@ -160,11 +177,17 @@ def length_text(run: Run) -> str:
 
 
 def gradient_always_clipped(run: Run) -> str | None:
-    """The norm before clipping beyond ``max_grad_norm`` in practically every update."""
+    """The norm before clipping beyond ``max_grad_norm`` in practically every update; usual with Adam, and harmless.
+
+    Unless learning does not get on, or next to nothing is left of the gradient.
+    """
     curve, limit = run.curve("losses/grad_norm"), setting(run, "max_grad_norm")
     if not limit > 0 or share(curve.value > limit) < ALWAYS:
         return None
-    return f"median norm {number(np.median(curve.value))}, max_grad_norm {number(limit)}"
+    median = np.median(curve.value)
+    if learns(run) and median < CRUSHED * limit:
+        return None
+    return f"median norm {number(median)}, max_grad_norm {number(limit)}"
 
 
 def never_improved(run: Run) -> str | None:
@@ -226,13 +249,13 @@ CHECKS = (
     ),
     Check(
         "Mostly truncated episodes",
-        "a time limit ends the episodes: success where surviving is the goal, a stalemate where there is one to reach",
-        "look at episodes; where there is a goal, explore more (entropy_coef) or allow more steps",
+        "a time limit ends the episodes while the return gets nowhere: a goal is not found, or is out of reach",
+        "watch it with ppo-play; explore more (entropy_coef), allow more steps, or reward what leads there",
         mostly_truncated,
     ),
     Check(
         "Gradient always clipped",
-        "nearly every gradient is cut to the same size; harmless with Adam while learning goes well",
+        "nearly every gradient is cut to the same size, and learning stalls or next to nothing is left of it",
         "raise max_grad_norm, or normalize_reward=true where the value loss is what is large",
         gradient_always_clipped,
     ),

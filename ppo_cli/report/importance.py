@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -49,7 +50,7 @@ def importance_of(results: Sequence[Result], metric: str) -> Importance | None:
         return None
     cells = {tuple(exact(group.factors.get(name, ...)) for name in factors): samples[group.label] for group in known}
     levels = [list(dict.fromkeys(columns[name])) for name in factors]
-    if set(cells) == set(product(*levels)) and max(map(len, cells.values())) > 1:
+    if len(cells) == math.prod(map(len, levels)) and max(map(len, cells.values())) > 1:
         return _of_grid(factors, levels, cells, aliases)
     return _by_rank(factors, [(group.factors, samples[group.label]) for group in known], aliases)
 

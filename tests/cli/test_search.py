@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from ppo_cli.cli.search_space import Dimension, dimension, spelled_out
 from ppo_cli.cli.study import FIRST_RUNG, RUNGS, SearchTrial, Study, mend, score
 from tests.cli.helpers import Shell
 from tests.cli.test_sweep import processes_in, summary_of, wait_until
+from tests.runs import metrics
 
 LEVEL = '''
 import time
@@ -210,6 +212,18 @@ def test_the_best_of_a_known_slope_is_named_with_its_command(lab: SearchShell) -
     assert best[1].startswith("ppo-train --config-dir configs trust=level env=level")
     assert "6 complete" in lab.out
     assert len(lab.runs) == 6
+
+
+def test_the_command_of_the_best_repeats_each_of_its_runs(lab: SearchShell) -> None:
+    assert lab.search(*WORDS, "trials=2", "pruner=none", "seed=4", "seeds=2", "learning_rate=1e-2,1e-3") == 0, lab.err
+    number = re.search(r"^  1\. .* trial (\d+)", lab.out, re.MULTILINE)
+    best = re.search(r"^  best +ppo-train (.*)$", lab.out, re.MULTILINE)
+    assert number
+    assert best
+    trial = lab.folder_of_search / f"trial={number[1]}"
+    assert lab.train(*shlex.split(best[1]), "run_name=again", "quiet=true") == 0, lab.err
+    for seed in (4, 5):
+        assert metrics(trial / f"seed={seed}") == metrics(lab.folder / f"outputs/level/ppo/again/seed={seed}")
 
 
 def test_more_trials_go_on_with_the_same_search(lab: SearchShell) -> None:

@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from tests.cli.helpers import Shell
 from tests.runs import assert_same, final_checkpoint, metrics
@@ -186,6 +189,32 @@ def test_several_seeds_inside_a_sweep(lab: Shell) -> None:
     assert len(re.findall(r"^  clip=0\.[12] .* n=3$", lab.out, re.MULTILINE)) == 2
     assert lab.train("-m", *WORDS, "clip=0.1,0.2", "seeds=3") == 0
     assert started(lab.out) == set()
+
+
+def test_every_run_of_a_sweep_over_algorithms_declares_the_columns_of_all(lab: Shell) -> None:
+    words = [word for word in WORDS if not word.startswith(("num_minibatches", "num_epochs"))]
+    assert lab.train("-m", *words, "algo=ppo,trpo", "seeds=1", "quiet=true") == 0
+    folder = next((lab.folder / "outputs").glob("sweeps/sweep_*"))
+    runs = sorted(path.parent for path in folder.glob("*/seed=1/config.yaml"))
+    assert [run.parent.name for run in runs] == ["algo=ppo", "algo=trpo"]
+    ppo, trpo = (hparams(run) for run in runs)
+    assert ppo[0] == trpo[0]
+    names = {info.name: info.differs for info in ppo[0].hparam_infos}
+    assert names["algo.name"]
+    assert [names["clip"], names["max_kl"]] == [False, False]
+    assert [("clip" in start.hparams, "max_kl" in start.hparams) for _, start in (ppo, trpo)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def hparams(run: Path) -> tuple[Any, Any]:
+    """What a run tells TensorBoard of the table's columns, and of its own row."""
+    content = EventAccumulator(str(run)).Reload().PluginTagToContent("hparams")
+    return (
+        metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG]),
+        metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG]),
+    )
 
 
 def test_no_more_jobs_run_at_once_than_asked_for_and_the_cores_are_divided(lab: Shell) -> None:

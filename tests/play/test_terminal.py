@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from ppo_cli.play.terminal import (
     ENTER,
     LEAVE,
     Player,
+    footer,
     full_screen,
     has_colour,
     is_interactive,
@@ -189,6 +191,14 @@ def test_half_blocks_are_two_pixels_each() -> None:
     first = text.spans[0].style
     assert (first.color.triplet, first.bgcolor.triplet) == ((255, 0, 0), (0, 255, 0))  # type: ignore[union-attr]
     assert max(map(len, colour.half_blocks(np.zeros((400, 600, 3), np.uint8), 40, 10).plain.split("\n"))) <= 40
+
+
+@pytest.mark.parametrize("width", [100, 90, 80, 60, 40, 20])
+def test_every_key_is_named_however_narrow_the_terminal(width: int) -> None:
+    text = footer(100.0, width)
+    assert len(text) + 2 <= width
+    for key in ("space", "r", "+", "-", "n", "q"):
+        assert re.search(rf"(^|[\[ ]){re.escape(key)}", text)
 
 
 def test_the_status_says_what_comes_and_how_it_ended() -> None:

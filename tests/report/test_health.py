@@ -34,6 +34,10 @@ def spiked(values, height, *places):
     return values
 
 
+LUCK = 10 + np.cos(np.arange(UPDATES))
+LUCK[0], LUCK[20] = 8.0, 11.5
+"""Returns that get nowhere."""
+
 SICK = {
     "KL spikes": but(losses__kl=spiked(HEALTHY["losses/kl"], 0.4, 10, 20)),
     "Clip fraction above 0.3": but(losses__clipfrac=spiked(HEALTHY["losses/clipfrac"], 0.45, *range(10, 20))),
@@ -45,8 +49,8 @@ SICK = {
         losses__explained_variance=spiked(HEALTHY["losses/explained_variance"], -3, 30),
     ),
     "Return fell back": but(charts__episodic_return=spiked(HEALTHY[RETURN], 12.0, *range(30, UPDATES))),
-    "Mostly truncated episodes": but(charts__truncated_share=np.full(UPDATES, 0.9)),
-    "Gradient always clipped": but(losses__grad_norm=np.full(UPDATES, 7.0)),
+    "Mostly truncated episodes": but(charts__truncated_share=np.full(UPDATES, 0.9), charts__episodic_return=LUCK),
+    "Gradient always clipped": but(losses__grad_norm=np.full(UPDATES, 7.0), charts__episodic_return=LUCK),
 }
 
 HARMLESS = {
@@ -54,8 +58,16 @@ HARMLESS = {
     "a critic with nothing left to explain": but(
         losses__explained_variance=-4 * RAMP, losses__value_loss=30 * 0.6 ** np.arange(UPDATES)
     ),
+    "a critic of returns that have become equal": but(
+        losses__explained_variance=spiked(HEALTHY["losses/explained_variance"], -0.1, *range(24, 40, 2)),
+    ),
     "a deterministic policy at the end": but(losses__entropy=0.7 * (1 - RAMP) ** 3),
     "returns that grow, and the value loss with them": but(losses__value_loss=10 ** (4 * RAMP)),
+    "a clip fraction that is high once in a while": but(
+        losses__clipfrac=spiked(HEALTHY["losses/clipfrac"], 0.4, 20),
+    ),
+    "a time limit that ends every episode of a policy that learns": but(charts__truncated_share=np.ones(UPDATES)),
+    "gradients that are cut while the return grows": but(losses__grad_norm=np.full(UPDATES, 7.0)),
     "differential entropy below 0": but(losses__entropy=1.4 - 3 * RAMP),
     "no clipping at all in an algorithm without clip": {
         tag: values for tag, values in HEALTHY.items() if tag != "losses/clipfrac"
@@ -89,6 +101,11 @@ def test_a_finding_tells_how_often_how_much_and_where(tmp_path):
     (found,) = findings(tmp_path, SICK["KL spikes"], total_env_steps=10 * UPDATES)
     (text,) = found.seen.values()
     assert text == "above 0.05 in 5 % of the updates, 0.4 at 110 steps"
+
+
+def test_a_gradient_of_which_nothing_is_left_is_found_even_where_the_return_grows(tmp_path):
+    (found,) = findings(tmp_path, but(losses__grad_norm=np.full(UPDATES, 70.0)), total_env_steps=10 * UPDATES)
+    assert list(found.seen.values()) == ["median norm 70, max_grad_norm 0.5"]
 
 
 def test_an_algorithm_that_asks_for_a_larger_kl_may_have_it(tmp_path):

@@ -83,6 +83,15 @@ def test_where_combinations_are_missing_it_is_spearmans_correlation(tmp_path):
     assert "network.activation" not in found.figures  # three names have no order
 
 
+def test_runs_that_have_little_in_common_are_no_grid_that_would_fill_the_memory(tmp_path):
+    for place, drawn in enumerate(np.random.default_rng(1).integers(4, size=(24, 20)).tolist()):
+        write_run(tmp_path / f"run{place}", [drawn[0]] * 4, **{f"s{n}": value for n, value in enumerate(drawn)})
+    groups = group_runs(find_runs([tmp_path]))
+    found = importance_of(results_of(groups, RETURN), RETURN)
+    assert found is not None
+    assert not found.is_grid
+
+
 def test_ranks_are_scipys_with_ties():
     values = [3.0, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
     assert_allclose(ranks(values), stats.rankdata(values))

@@ -170,6 +170,17 @@ def test_win_rates_and_evaluations_have_curves_of_their_own(tmp_path):
         assert title in said
 
 
+def test_returns_of_several_environments_are_not_ranked(tmp_path):
+    for name, value in (("cartpole", 500.0), ("pendulum", -150.0)):
+        for clip in (0.1, 0.2):
+            env = {"name": name}
+            write_run(tmp_path / f"{name}{clip}", [value + clip] * 4, clip=clip, env=env, overrides=[f"env={name}"])
+    report = Report(find_runs([tmp_path]), RETURN)
+    said = "2 environments, each with a scale of its own: compare within one, not between them."
+    assert report.verdict == [said]
+    assert report.importance is None
+
+
 def test_another_metric_ranks_by_itself(tmp_path):
     write_run(tmp_path / "a", {RETURN: [9.0], "x/win_rate": [0.1]}, clip=0.1)
     write_run(tmp_path / "b", {RETURN: [1.0], "x/win_rate": [0.7]}, clip=0.2)
