@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.registers import (
     COLUMNS,
-    LANES,
     ROWS,
     add_block,
     add_block_end,
@@ -24,6 +23,7 @@ from ppo_cli.kernels.registers import (
     add_row_end,
     transpose_block,
 )
+from ppo_cli.kernels.vectors import LANES
 
 Floats = NDArray[np.float32]
 

@@ -100,21 +100,29 @@ def convolution_gradient(
     turned = (TO_POINTS @ kernels).view(POINTS, outputs, inputs).to(torch.bfloat16)
     tiles = -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
     group = min(GROUP, len(x))
-    read = torch.empty(POINTS, group * tiles, inputs, dtype=torch.bfloat16)
-    wanted = torch.empty(POINTS, group * tiles, outputs, dtype=torch.bfloat16)
+    read, wanted = points_of(group * tiles, inputs), points_of(group * tiles, outputs)
     product = torch.empty(POINTS, inputs, outputs, dtype=torch.bfloat16)
     products = torch.zeros(POINTS, inputs, outputs)
     total = torch.zeros(outputs)
     for first in range(0, len(x), group):
         boards = slice(first, first + group)
         if len(x) - first < group:
-            read, wanted = (points[:, : (len(x) - first) * tiles].contiguous() for points in (read, wanted))
+            rest = (len(x) - first) * tiles
+            read, wanted = points_of(rest, inputs), points_of(rest, outputs)
         cells_to_points(bits(cells[boards]), bits(read))
         results_to_points(bits(results[boards]), bits(active[boards]), bits(wanted), total.numpy())
         products += torch.bmm(read.transpose(1, 2), wanted, out=product)
         points_to_cells(bits(torch.bmm(wanted, turned, out=read)), bits(x_gradient[boards]))
     weight_gradient = (TO_POINTS.t() @ products.flatten(1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
     return x_gradient.permute(0, 3, 1, 2), weight_gradient.to(torch.bfloat16), total.to(torch.bfloat16)
+
+
+def points_of(tiles: int, channels: int) -> Tensor:
+    """Memory for the points of some tiles, [25, tiles + 1, channels].
+
+    The last tile, zeros that change no product, keeps planes of points from pushing each other out of the cache.
+    """
+    return torch.zeros(POINTS, tiles + 1, channels, dtype=torch.bfloat16)
 
 
 def channels_last(x: Tensor) -> Tensor:
