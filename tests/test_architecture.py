@@ -34,7 +34,7 @@ HEAVY = {
     *("torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"),
     *("optuna", "matplotlib", "safetensors", "onnxruntime"),
 }
-COMMANDS = ("train", "eval", "play", "report", "search", "export", "complete", "help")
+COMMANDS = ("train", "eval", "play", "report", "search", "export", "commands", "complete", "help")
 ENTRY_POINTS = (*(f"ppo_cli.cli.{name}" for name in COMMANDS), "ppo_cli.__main__")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -14,11 +14,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
+from ppo_cli.cli.arguments import Arguments, UserError, sort_arguments
 from ppo_cli.cli.claim import report_claims
+from ppo_cli.cli.commands import run_command
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
 from ppo_cli.cli.jobs import is_done, job_settings, take_up
-from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
+from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, print_problems, print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
     folder_problem,
@@ -49,15 +50,11 @@ KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed"
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-train", command, words, has_flags=True)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_train
-
-        return complete_train(words[1:])
     if problems := secret_problems(words):
         raise UserError(*problems)
     arguments = sort_arguments(words)
