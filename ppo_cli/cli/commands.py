@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, unknown_flag
-from ppo_cli.cli.compose import unknown_setting, unreadable
 from ppo_cli.cli.declared import declared_settings
+from ppo_cli.cli.mistakes import unknown_setting, unreadable
 from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import is_there, saved_config
 from ppo_cli.cli.trust import trust

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.claim import check_claims
 from ppo_cli.cli.commands import run_command, runs_and_settings
-from ppo_cli.cli.compose import closest
+from ppo_cli.cli.mistakes import closest
 from ppo_cli.cli.run_folder import RECORD
 from ppo_cli.cli.validate import REPORT_SETTINGS
 from ppo_cli.run_files import write_atomically

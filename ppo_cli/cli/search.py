@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import Arguments, UserError, sort_arguments
 from ppo_cli.cli.commands import run_command, typed_settings
-from ppo_cli.cli.compose import Composer, choices_of, closest, resolve, unknown_setting
+from ppo_cli.cli.compose import Composer, choices_of, resolve
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.jobs import job_settings
+from ppo_cli.cli.mistakes import closest, unknown_setting
 from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import sweep_id
 from ppo_cli.cli.search_space import Dimension, space_of

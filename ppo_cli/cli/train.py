@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from ppo_cli.cli.arguments import Arguments, UserError, sort_arguments
 from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.commands import run_command
-from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
+from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, resolve
 from ppo_cli.cli.jobs import is_done, job_settings, take_up
+from ppo_cli.cli.mistakes import first_line, unknown_setting
 from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, print_problems, print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
@@ -30,7 +31,8 @@ from ppo_cli.cli.run_folder import (
     write_problem,
 )
 from ppo_cli.cli.secrets import secret_problems
-from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
+from ppo_cli.cli.show import show
+from ppo_cli.cli.sweep import claimed, combinations, quoted, sweep_folder, sweep_of, swept_settings
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
@@ -39,8 +41,6 @@ from ppo_cli.run_reader import job_return
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from hydra.core.override_parser.types import Override
 
     from ppo_cli.trainer import Trainer
 
@@ -71,7 +71,7 @@ def command(words: list[str]) -> int:
         return 0
     composer = Composer(flags.get("--config-dir"), flags.get("--config-path"), flags.get("--config-name", CONFIG_NAME))
     if "--hydra-help" in flags or "--info" in flags:
-        composer.show(arguments)
+        show(composer, arguments)
         return 0
     print_warnings(arguments.warnings)
     if "--multirun" in flags:
@@ -81,7 +81,7 @@ def command(words: list[str]) -> int:
         return resume(composer, arguments)
     config, jobs = checked(composer, arguments)
     if "--cfg" in flags:
-        composer.show(arguments, config)
+        show(composer, arguments, config)
         return 0
     if config.hydra.mode == RunMode.MULTIRUN:
         return multirun(composer, arguments, config, jobs)
@@ -123,12 +123,6 @@ def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return config, jobs
-
-
-def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
-    """The command line's settings, after those that the config itself sweeps over."""
-    params = config.hydra.sweeper.get("params") or {}
-    return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
 
 
 def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
