@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.arguments import Arguments, UserError, sort_arguments
+from ppo_cli.cli.arguments import Arguments, UserError, repeated_flags, sort_arguments, trusted_on_command_line
 from ppo_cli.cli.commands import run_command, typed_settings
 from ppo_cli.cli.compose import Composer, choices_of, resolve
 from ppo_cli.cli.declared import declared_settings
@@ -24,7 +24,6 @@ from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import sweep_id
 from ppo_cli.cli.search_space import Dimension, space_of
 from ppo_cli.cli.sweep import NOT_COMPARED, NOT_REPEATED, Sweep, claimed, digest, newest_like, read_sweep
-from ppo_cli.cli.train import repeated_flags, trusted_on_command_line
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import SEARCH_SETTINGS, Settings
 from ppo_cli.run_files import command_line, shown_path

@@ -16,8 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.cli import exporting, saved
-from ppo_cli.cli import train as train_command
+from ppo_cli.cli import exporting, run, saved, seeds
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS
 from tests.cli.helpers import SHORT_RUN, Shell
@@ -71,15 +70,16 @@ def try_all(examples: int, strategy: st.SearchStrategy[Any], check: Callable[[An
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(strategy)
-    def run(example: Any) -> None:
+    def each(example: Any) -> None:
         check(example)
 
-    run()
+    each()
 
 
 def rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands come to where the work would begin, and return."""
-    monkeypatch.setattr(train_command, "run", lambda *_, **__: 0.0)
+    monkeypatch.setattr(run, "train", lambda *_, **__: 0.0)
+    monkeypatch.setattr(seeds, "train_seeds", lambda *_, **__: 0.0)
     monkeypatch.setattr(saved, "play", lambda *_, **__: {"greedy": FIGURES})
     monkeypatch.setattr(exporting, "export", lambda *_: [])
 
