@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import Arguments
 from ppo_cli.cli.compose import Composer, choices_of
-from ppo_cli.cli.declared import Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.help_page import Page
 from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
+from ppo_cli.cli.sources import UndeclaredError
 from ppo_cli.cli.trust import is_trusted, search_path
 from ppo_cli.cli.validate import (
     EVAL_SETTINGS,

@@ -15,8 +15,9 @@ from typing import Any
 
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.declared import Option, Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.declared import Option, Setting, declared_settings
 from ppo_cli.cli.mistakes import closest, unknown_setting, unnamed_network
+from ppo_cli.cli.sources import UndeclaredError
 from ppo_cli.cli.trust import is_trusted_by_user, search_path, target_problem
 
 Settings = dict[str, Any]
