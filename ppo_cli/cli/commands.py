@@ -17,7 +17,8 @@ from ppo_cli.cli.mistakes import unknown_setting, unreadable
 from ppo_cli.cli.program import guarded, print_warnings
 from ppo_cli.cli.run_folder import is_there, saved_config
 from ppo_cli.cli.trust import trust
-from ppo_cli.cli.validate import RefusedError, Settings, convert, device_problems
+from ppo_cli.cli.validate import Settings, device_problems
+from ppo_cli.cli.values import RefusedError, convert
 
 
 def run_command(

@@ -26,8 +26,8 @@ from ppo_cli.cli.validate import (
     REPORT_SETTINGS,
     SEARCH_SETTINGS,
     TRAIN_SETTINGS,
-    plain,
 )
+from ppo_cli.cli.values import plain
 
 BASH = """\
 _{function}() {{

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ppo_cli.cli.declared import Setting
-from ppo_cli.cli.validate import plain
+from ppo_cli.cli.values import plain
 
 WIDEST = 110  # columns; longer lines are hard to read
 NARROWEST = 60

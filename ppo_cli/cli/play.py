@@ -9,7 +9,8 @@ from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
 from ppo_cli.cli.run_folder import find_run
 from ppo_cli.cli.schema import MOST_PLAYED
-from ppo_cli.cli.validate import PLAY_SETTINGS, Settings, plain, validated
+from ppo_cli.cli.validate import PLAY_SETTINGS, Settings, validated
+from ppo_cli.cli.values import plain
 
 SUFFIXES = (".gif", ".mp4", ".png")
 
