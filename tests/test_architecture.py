@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files", "bounded_yaml", "spaces", "faults"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
-     "processes", "run_reader", "trials", "kernels"),
+     "closing_words", "processes", "run_reader", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
