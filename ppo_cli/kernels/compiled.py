@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,6 +35,11 @@ def compiled(function: Function) -> Function:
 def vectorized(function: Function) -> Function:
     """Machine code whose sums may be reordered."""
     return _compiled(function, fastmath=FAST_MATH)
+
+
+def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
+    """A function for kernels whose body ``generator`` writes in LLVM's language; called without the first argument."""
+    return intrinsic(generator)
 
 
 def _compiled(function: Function, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit takes them)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
-from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope
+from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope, transpose
 from ppo_cli.kernels.policies import NUM_TERMS
 
 WIDE = 16
@@ -153,9 +153,7 @@ def backward_layer(
     if inputs < WIDE or outputs < WIDE:
         add_outer(gradient, weights, delta, x, outputs, inputs, n)
     else:  # sums over samples that lie along a row end in a fold of the vector; summing whole rows spares it
-        for b in range(n):
-            for i in range(inputs):
-                scratch.across[b, i] = x[i, b]
+        transpose(x, inputs, n, scratch.across)
         out = gradient[weights : weights + inputs * outputs].reshape((outputs, inputs))
         add_product(out, delta.reshape(-1), 0, delta.shape[1], 1, scratch.across, outputs, n, inputs)
     add_rows(gradient, biases, delta, outputs, n)

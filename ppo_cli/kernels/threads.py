@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import compiled
+from ppo_cli.kernels.compiled import compiled, in_llvm
 
 Barrier = NDArray[np.int64]
 
@@ -25,11 +23,6 @@ _HAS_YIELD = os.name == "posix"
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
-def _code(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
-    """A compiled function whose body ``generator`` writes in LLVM's language; called without the first argument."""
-    return intrinsic(generator)
-
-
 def new_barrier() -> Barrier:
     """For any number of threads, to be used over and over by the same ones."""
     return np.zeros(_SIZE, np.int64)
@@ -40,7 +33,7 @@ def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return builder.gep(array.data, [arguments[1]])
 
 
-@_code
+@in_llvm
 def _atomic_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401
     """array[index] += value in one step; what was there before."""
 
@@ -50,7 +43,7 @@ def _atomic_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int64(array, types.int64, types.int64), generate
 
 
-@_code
+@in_llvm
 def _atomic_load(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
     """array[index] as the other threads left it."""
 

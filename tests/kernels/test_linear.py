@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.linear import RELU, TANH, activate, add_outer, add_product, add_rows, scale_by_slope
+from ppo_cli.kernels.linear import (
+    RELU,
+    TANH,
+    activate,
+    add_outer,
+    add_product,
+    add_rows,
+    scale_by_slope,
+    transpose,
+)
 
 SIZES = (*range(1, 10), 16, 33, 64)
 """Every remainder of the blocks of four, and what one or more vector registers hold."""
@@ -52,6 +61,17 @@ def test_other_strides_read_the_same_matrix_transposed(rows: int) -> None:
         out = before.copy()
         add_product(out, coefficients, 7, 1, rows, x, rows, inner, 5)
         assert_sum(out, before, np.ascontiguousarray(transposed.T), x)
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_a_matrix_is_transposed_within_its_rows_and_columns_for_every_remainder(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for n in SIZES:
+        x, before = normal(random, rows + 1, n + 2), normal(random, n + 1, rows + 3)
+        out = before.copy()
+        transpose(x, rows, n, out)
+        assert np.array_equal(out[:n, :rows], x[:rows, :n].T)
+        assert np.array_equal(out[n:], before[n:]) and np.array_equal(out[:, rows:], before[:, rows:])
 
 
 @pytest.mark.parametrize("rows", SIZES)
