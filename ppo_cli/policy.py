@@ -95,7 +95,7 @@ class Policy:
             action = action.view(-1, *self.spaces.action.shape)
         if self.spaces.env_action is None:
             return action.numpy()
-        return action_translation(self.spaces.env_action, "the environment")[1](action)
+        return action_translation(self.spaces.env_action, "the environment")[1](action.numpy())
 
     def _batch(self, obs: Any) -> tuple[Obs, bool]:  # noqa: ANN401 - an array, or a dict of arrays
         """Tensors with a leading dimension, and whether it was added."""

@@ -87,6 +87,10 @@ class Collector:
         self.seconds["inference"] += acted - started
         self.seconds["env"] += time.perf_counter() - acted
         self.record(t, step)
+        self.hear_of_losses(t)
+
+    def hear_of_losses(self, t: int) -> None:
+        """Leave out what went wrong in step t."""
         if self.watched is not None:
             for fault in self.watched.faults():
                 self.lose(t, fault)

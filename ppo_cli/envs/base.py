@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 from torch import Tensor
@@ -51,6 +52,36 @@ class VecEnv(Protocol):
 
     def close(self) -> None:
         """Release windows, files and processes."""
+        ...
+
+
+class ArrayStep(NamedTuple):
+    """A `Step` in NumPy's arrays."""
+
+    obs: NDArray[Any]  # [N, *O]
+    reward: NDArray[np.float32]  # [N]
+    terminated: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N]
+    final_obs: NDArray[Any]  # [N, *O]
+
+    def tensors(self) -> Step:
+        """The same memory; one observation where the final one is the other."""
+        obs, reward, terminated, truncated = map(torch.from_numpy, self[:4])
+        final_obs = obs if self.final_obs is self.obs else torch.from_numpy(self.final_obs)
+        return Step(obs, reward, terminated, truncated, final_obs)
+
+
+@runtime_checkable
+class StepsArrays(Protocol):
+    """An environment that can be stepped without a tensor: small ones take less time than their tensors."""
+
+    @property
+    def gives_arrays(self) -> bool:
+        """Whether it can, as it was configured."""
+        ...
+
+    def step_arrays(self, action: NDArray[Any]) -> ArrayStep:
+        """As ``VecEnv.step``."""
         ...
 
 

@@ -21,7 +21,7 @@ from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_cli.envs.base import Autoreset, Fault, NoStateError
+from ppo_cli.envs.base import ArrayStep, Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
 from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env, wrapper_named
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
@@ -144,24 +144,20 @@ class GymnasiumVecEnv:
 
     def step(self, action: Tensor) -> Step:
         """Take one action in each environment; ``action`` [N] counting from 0, or [N, *A] in the policy's units."""
-        env_obs, reward, terminated, truncated, info = self._env.step(self._to_env_action(action))
-        terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
-        obs = final_obs = self._emitted(env_obs, info)
-        done = terminated | truncated
-        if done.any():
-            final_info = info
-            if self.autoreset == "same_step":
-                final_info = info.get("final_info", {})
-                final_obs = self._final_obs(obs, done, info)
-            self._note_success(final_info)
-        step = Step(
-            obs,
-            torch.from_numpy(np.asarray(reward, dtype=np.float32)),
-            torch.from_numpy(terminated),
-            torch.from_numpy(truncated),
-            final_obs,
-        )
+        answer, info, final_info = self._play(action.numpy(force=True))
+        step = answer.tensors()
+        if self._num_actions:
+            step = self._with_legal(step, info, final_info)
         return self._without_nonfinite(step) if self._skips else step
+
+    @property
+    def gives_arrays(self) -> bool:
+        """Not where an observation carries a mask, and not where what is not finite is left out."""
+        return not (self._num_actions or self._skips)
+
+    def step_arrays(self, action: NDArray[Any]) -> ArrayStep:
+        """As ``step``."""
+        return self._play(action)[0]
 
     def faults(self) -> list[Fault]:
         """What went wrong since the last call: workers that were replaced, and numbers that were none."""
@@ -249,6 +245,29 @@ class GymnasiumVecEnv:
         if self._against_copying:
             raise NoStateError(self._against_copying)
 
+    def _play(self, action: NDArray[Any]) -> tuple[ArrayStep, dict[str, Any], dict[str, Any]]:
+        """One step: what the trainer sees of it, the infos [N], and those of the episodes that ended."""
+        env_obs, reward, terminated, truncated, info = self._env.step(self._to_env_action(action))
+        terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
+        obs = final_obs = self._array(env_obs)
+        final_info = info
+        if terminated.any() or truncated.any():
+            if self.autoreset == "same_step":
+                final_info = info.get("final_info", {})
+                final_obs = self._final_obs(obs, terminated | truncated, info)
+            self._note_success(final_info)
+        return ArrayStep(obs, np.asarray(reward, np.float32), terminated, truncated, final_obs), info, final_info
+
+    def _with_legal(self, step: Step, info: dict[str, Any], final_info: dict[str, Any]) -> Step:
+        """The step with observations that carry their action masks."""
+        legal = self._legal(info)
+        obs = final_obs = cast(Obs, {"obs": step.obs, "legal": legal})
+        if step.final_obs is not step.obs:
+            done = step.terminated | step.truncated
+            final_legal = torch.where(done.unsqueeze(1), self._legal(final_info), legal)
+            final_obs = cast(Obs, {"obs": step.final_obs, "legal": final_legal})
+        return step._replace(obs=obs, final_obs=final_obs)
+
     def _reset_env(self, seeds: list[int]) -> tuple[Any, dict[str, Any]]:
         if isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv):
             return self._env.reset(seed=cast(Any, seeds))
@@ -295,21 +314,19 @@ class GymnasiumVecEnv:
         return num_actions
 
     def _emitted(self, obs: Any, info: Mapping[str, Any]) -> Obs:  # noqa: ANN401 - what Gymnasium returns
-        tensor = torch.from_numpy(np.ascontiguousarray(obs, dtype=self._obs_space.dtype))
+        tensor = torch.from_numpy(self._array(obs))
         return {"obs": tensor, "legal": self._legal(info)} if self._num_actions else tensor
 
-    def _final_obs(self, obs: Obs, done: NDArray[np.bool_], info: Mapping[str, Any]) -> Obs:
+    def _array(self, obs: Any) -> NDArray[Any]:  # noqa: ANN401
+        return np.ascontiguousarray(obs, dtype=self._obs_space.dtype)
+
+    def _final_obs(self, obs: NDArray[Any], done: NDArray[np.bool_], info: Mapping[str, Any]) -> NDArray[Any]:
         """True successors [N, *O]: ``obs``, with the rows of finished episodes from before their reset."""
         if info.get("final_obs") is None:
             raise ValueError(f"{self._env} resets in the same step but does not report info['final_obs']")
-        rows = np.flatnonzero(done)
-        ends = np.stack([info["final_obs"][row] for row in rows]).astype(self._obs_space.dtype, copy=False)
-        final = (obs["obs"] if isinstance(obs, dict) else obs).clone()
-        final[rows] = torch.from_numpy(ends)
-        if isinstance(obs, dict):
-            legal = obs["legal"].clone()
-            legal[rows] = self._legal(info.get("final_info", {}))[rows]
-            return {"obs": final, "legal": legal}
+        final = obs.copy()
+        for row in np.flatnonzero(done):
+            final[row] = info["final_obs"][row]
         return final
 
     def _note_success(self, final_info: Mapping[str, Any]) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-ActionTranslation = Callable[["Tensor"], NDArray[Any]]
+ActionTranslation = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
@@ -31,7 +28,7 @@ def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[
     """The space that the policy acts in, and the function from its actions [N, *A] to the environment's."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return spaces.Discrete(int(space.n)), lambda action: action.numpy(force=True).astype(np.int64) + start
+        return spaces.Discrete(int(space.n)), lambda action: action + start
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_translation(space)
     raise ValueError(
@@ -46,8 +43,8 @@ def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
     centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
     half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
 
-    def to_env_action(action: Tensor) -> NDArray[Any]:
-        stretched: NDArray[np.float64] = centre + half_width * action.numpy(force=True)
+    def to_env_action(action: NDArray[Any]) -> NDArray[Any]:
+        stretched: NDArray[np.float64] = centre + half_width * action
         return stretched.clip(low, high).astype(space.dtype)
 
     policy_low = np.where(bounded, -1, low).astype(np.float32)

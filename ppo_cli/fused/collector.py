@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.distributions import Categorical, Gaussian
-from ppo_cli.envs.base import VecEnv
+from ppo_cli.envs.base import ArrayStep, StepsArrays, VecEnv
 from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers
@@ -27,7 +28,7 @@ from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
-from ppo_cli.types import Distribution, Rollout, Step
+from ppo_cli.types import Distribution, Obs, Rollout, Step
 
 BLOCK = 4
 """Environments that the matrix products take at a time."""
@@ -72,10 +73,13 @@ class FusedCollector(Collector):
         super().__init__(env, state, rollout_length, episodes)
         self.workers = workers
         self.player = env if isinstance(env, PlaysRollouts) else None
+        self.arrays = env if isinstance(env, StepsArrays) and env.gives_arrays else None
         self.policy, action = policy_of(weights.network, env.num_envs)
         assert isinstance(self.raw_obs, Tensor)
         storage = self.storage = self.allocate(self.raw_obs.float(), action, torch.zeros(env.num_envs), self.policy)
         storage.valid.fill_(True)
+        self.actions = storage.action.numpy()
+        self.viewed: tuple[Obs, NDArray[Any]] | None = None  # ``raw_obs`` when it was looked at last, and its memory
         self.rows, self.outcome, self.valid = rows_of(storage), outcome_of(storage), storage.valid.numpy()
         self.dead_rows, self.returns, self.lengths = (
             figure.numpy() for figure in (self.dead, self.episode_return, self.episode_length)
@@ -118,35 +122,68 @@ class FusedCollector(Collector):
             moments.mean.copy_(torch.from_numpy(self.actor.moments.mean).view_as(moments.mean))
             moments.variance.copy_(torch.from_numpy(self.actor.moments.variance).view_as(moments.variance))
 
+    def collect_step(self, t: int) -> None:
+        """As ``Collector.collect_step``; without a tensor where the environment knows arrays."""
+        if self.arrays is None:
+            super().collect_step(t)
+            return
+        started = time.perf_counter()
+        self.choose(t)
+        acted = time.perf_counter()
+        step = self.arrays.step_arrays(self.actions[t])
+        self.seconds["inference"] += acted - started
+        self.seconds["env"] += time.perf_counter() - acted
+        self.take_in(t, step)
+        self.hear_of_losses(t)
+
     def act(self, t: int) -> Tensor:
         """As ``Collector.act``."""
-        assert self.storage is not None
-        assert isinstance(self.raw_obs, Tensor)
+        self.choose(t)
+        return torch.from_numpy(self.actions[t])
+
+    def choose(self, t: int) -> None:
+        """The actions of step t."""
         self.note_raw_obs()
-        raw_obs = self.raw_obs.float().view(self.env.num_envs, -1).numpy()
-        acting.act(self.actor, self.rows, raw_obs, self.dead_rows, t)
-        return self.storage.action[t]
+        rows = self.raw_array().reshape(self.env.num_envs, -1)
+        acting.act(self.actor, self.rows, rows.astype(np.float32, copy=False), self.dead_rows, t)
+
+    def raw_array(self) -> NDArray[Any]:
+        """``raw_obs`` as an array: the same memory."""
+        if self.viewed is None or self.viewed[0] is not self.raw_obs:
+            assert isinstance(self.raw_obs, Tensor)
+            self.viewed = self.raw_obs, self.raw_obs.numpy()
+        return self.viewed[1]
 
     def record(self, t: int, step: Step) -> None:
         """As ``Collector.record``."""
+        assert isinstance(step.obs, Tensor) and isinstance(step.final_obs, Tensor)
+        _, reward, terminated, truncated, _ = step
+        self.take_in(
+            t,
+            ArrayStep(step.obs.numpy(), reward.numpy(), terminated.numpy(), truncated.numpy(), step.final_obs.numpy()),
+        )
+
+    def take_in(self, t: int, step: ArrayStep) -> None:
+        """Store what the environments answered to step t."""
         assert self.storage is not None
         is_cut = acting.record(
             self.outcome,
             self.valid,
             t,
-            step.reward.numpy(),
-            step.terminated.numpy(),
-            step.truncated.numpy(),
+            step.reward,
+            step.terminated,
+            step.truncated,
             self.dead_rows,
             self.returns,
             self.lengths,
             self.env.autoreset == "next_step",
         )
-        self.raw_obs = self.to_device(step.obs)
+        self.raw_array()[...] = step.obs
         if figures := self.env.episode_metrics():
             self.keep_figures(t, figures)
         if is_cut and self.repairs_cuts:
-            self.keep_final_obs(t, step, self.storage.truncated[t] & ~self.storage.terminated[t])
+            cut = self.storage.truncated[t] & ~self.storage.terminated[t]
+            self.keep_final_obs(t, step.tensors(), cut)
 
     def require_finite(self) -> None:
         """As ``Collector.require_finite``; nearly always one look is enough."""
