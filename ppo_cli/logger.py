@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,18 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.bounded_yaml import read_bounded
+from ppo_cli.closing_words import closing_words
 from ppo_cli.event_writer import EventWriter, code_block
-from ppo_cli.progress import (
-    Display,
-    DisplayMode,
-    Snapshot,
-    Throughput,
-    duration,
-    make_display,
-    performance,
-    rate_text,
-    table,
-)
+from ppo_cli.progress import Display, DisplayMode, Snapshot, Throughput, make_display, table
 from ppo_cli.run_files import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -264,36 +254,7 @@ class RunLogger:
             write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         except OSError as failure:
             self.warn(f"cannot write {self.run_dir / SUMMARY_FILE}: {failure.strerror}")
-        self.display.note(self._closing_words())
-
-    def _closing_words(self) -> str:
-        """How it ended, the figures, and what to type next."""
-        summary = self._summary
-        rows = {
-            summary.status: f"{summary.env_steps:,} steps in {duration(summary.wall_seconds)}, "
-            f"{rate_text(self._throughput.total)} steps/s"
-        }
-        if summary.error:
-            rows["error"] = summary.error
-        for label, evaluated in (("reached", False), ("evaluated", True)):
-            if figures := performance(self._latest, evaluated=evaluated):
-                rows[label] = "  ".join(f"{name} {value}" for name, value in figures)
-        if summary.dropped_records:
-            rows["lost"] = f"{summary.dropped_records:,} log records that the disk refused"
-        if passed_over := {tag: count for tag, count in summary.faults.items() if count}:
-            rows["passed over"] = ", ".join(f"{count:,} {words(tag)}" for tag, count in passed_over.items())
-        folder = shlex.quote(shown_path(self.run_dir))
-        rows |= {
-            "run folder": shown_path(self.run_dir),
-            "look at it": f"tensorboard --logdir {folder}",
-            "evaluate": f"ppo-eval {folder}",
-        }
-        if summary.best_checkpoint:
-            rows["best"] = f"ppo-eval {shlex.quote(shown_path(self.run_dir / summary.best_checkpoint))}"
-        if summary.checkpoint and (summary.status != "completed" or summary.exit_code):
-            rows["last saved"] = summary.checkpoint
-            rows["go on"] = f"ppo-train resume={folder}"
-        return "\n" + table(rows) + "\n"
+        self.display.note(closing_words(self._summary, self._latest, self.run_dir, self._throughput.total))
 
     def _snapshot(self) -> Snapshot:
         """What the display needs to know now."""
@@ -311,11 +272,6 @@ def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     away = {tag: value for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
     arrived = torch.stack([value.float() for value in away.values()]).tolist() if away else []
     return {tag: float(value) for tag, value in (values | dict(zip(away, arrived, strict=True))).items()}
-
-
-def words(tag: str) -> str:
-    """The last part of a tag, as one would say it."""
-    return tag.rpartition("/")[2].replace("_", " ")
 
 
 def to_yaml(value: object) -> str:

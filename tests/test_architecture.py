@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "types", "schedules", "signals", "run_files", "bounded_yaml", "spaces", "faults"),
     ("advantages", "losses", "distributions", "normalize", "accelerate", "parallel", "optimizers", "episodes",
      "event_writer", "progress", "progress_bar", "progress_group", "progress_jobs",
-     "processes", "run_reader", "trials", "kernels"),
+     "closing_words", "processes", "run_reader", "trials", "kernels"),
     ("train_state",),
     ("envs", "networks"),
     ("rollout", "algorithms"),
@@ -34,7 +34,7 @@ HEAVY = {
     *("torch", "numpy", "gymnasium", "tensorboard", "numba", "rich", "PIL"),
     *("optuna", "matplotlib", "safetensors", "onnxruntime"),
 }
-COMMANDS = ("train", "eval", "play", "report", "search", "export", "complete", "help")
+COMMANDS = ("train", "eval", "play", "report", "search", "export", "commands", "complete", "help")
 ENTRY_POINTS = (*(f"ppo_cli.cli.{name}" for name in COMMANDS), "ppo_cli.__main__")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

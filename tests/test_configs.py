@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from ppo_cli.cli.compose import Composer, choices_of, resolve
 from ppo_cli.cli.declared import Setting, declared_settings
 from ppo_cli.cli.schema import SECTIONS
-from ppo_cli.cli.validate import BOOKKEEPING, TRAIN_SETTINGS, convert, validated
+from ppo_cli.cli.validate import BOOKKEEPING, TRAIN_SETTINGS, validated
+from ppo_cli.cli.values import convert
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

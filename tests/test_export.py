@@ -31,7 +31,8 @@ QUICK = ("mlp_masked", "board")
 READERS = {"policy.onnx": onnx_function, "policy.pt": torchscript_function}
 
 
-def check(kind: str, forms: list[Form]) -> None:
+def assert_computes_the_same(kind: str, forms: list[Form]) -> None:
+    """Each form gives the policy's outputs, of the policy's types, for observations that it has not been tried on."""
     description, tensors, _, _ = made(kind)
     files = policy_files(description, tensors, forms)
     said = json.loads(files["policy.json"])["files"]
@@ -53,18 +54,18 @@ def check(kind: str, forms: list[Form]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_torchscript_computes_what_the_policy_computes(kind: str) -> None:
-    check(kind, ["torchscript"])
+    assert_computes_the_same(kind, ["torchscript"])
 
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_onnx_computes_what_the_policy_computes(kind: str) -> None:
-    check(kind, ["onnx"])
+    assert_computes_the_same(kind, ["onnx"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in QUICK])
 def test_onnx_of_every_other_kind_computes_what_the_policy_computes(kind: str) -> None:
-    check(kind, ["onnx", "torchscript"])
+    assert_computes_the_same(kind, ["onnx", "torchscript"])
 
 
 def changed(change: Callable[[list[Tensor]], list[Tensor]]) -> Callable[[bytes], export.Function]:

@@ -23,6 +23,7 @@ from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.evaluate import evaluate
 from ppo_cli.faults import GRADIENT_STEPS, RESTARTS, TRANSITIONS, Faults, NonFiniteError
 from ppo_cli.rollout import Collector
+from ppo_cli.train_state import TrainState
 from ppo_cli.types import Rollout, Step
 from tests.envs.faulty import VICTIM, register
 from tests.fused.helpers import assert_same_learning, assert_same_metrics, make_run
@@ -178,15 +179,9 @@ def test_an_environment_that_always_begins_with_nan_is_left_to_who_looks_at_it()
     assert env.faults() == []
 
 
-def test_what_goes_wrong_while_episodes_begin_costs_no_step_and_no_figure_of_them() -> None:
-    env = Fragile([])
-    env.found = [Fault([1], "restart", "environment 1: lost while idle")]
-    state = learner(env)  # type: ignore[arg-type]
-    collector = Collector(env, state, LENGTH, EpisodeWindow())  # type: ignore[arg-type]
-    assert collector.collect().valid.all()
-    assert collector.episodes.metrics()["charts/episodic_return"] == EPISODE
-    assert state.faults.counts == {RESTARTS: 1}
-    env.found, heard = [Fault([1], "restart", "environment 1: lost while idle")], []
+def assert_two_whole_episodes_and_one_fault(env: Fragile, state: TrainState) -> None:
+    """An evaluation counts a whole episode of either environment, and hears once of the second one's fault."""
+    heard: list[Fault] = []
     played = evaluate(
         state.actor_critic,
         state.obs_normalizer,
@@ -197,6 +192,18 @@ def test_what_goes_wrong_while_episodes_begin_costs_no_step_and_no_figure_of_the
     )
     assert played.episode_length.tolist() == played.episode_return.tolist() == [EPISODE, EPISODE]
     assert [fault.envs for fault in heard] == [[1]]
+
+
+def test_what_goes_wrong_while_episodes_begin_costs_no_step_and_no_figure_of_them() -> None:
+    env = Fragile([])
+    env.found = [Fault([1], "restart", "environment 1: lost while idle")]
+    state = learner(env)  # type: ignore[arg-type]
+    collector = Collector(env, state, LENGTH, EpisodeWindow())  # type: ignore[arg-type]
+    assert collector.collect().valid.all()
+    assert collector.episodes.metrics()["charts/episodic_return"] == EPISODE
+    assert state.faults.counts == {RESTARTS: 1}
+    env.found = [Fault([1], "restart", "environment 1: lost while idle")]
+    assert_two_whole_episodes_and_one_fault(env, state)
 
 
 def test_nan_on_which_an_episode_terminates_is_never_looked_at_but_a_truncated_one_needs_it() -> None:
@@ -288,16 +295,5 @@ def test_every_algorithm_can_leave_out_a_step(algorithm: Algorithm, stays: bool)
 
 def test_an_episode_that_is_lost_in_an_evaluation_is_played_anew() -> None:
     env = Fragile([3])
-    state = learner(env)  # type: ignore[arg-type]
-    heard: list[Fault] = []
-    played = evaluate(
-        state.actor_critic,
-        state.obs_normalizer,
-        env,
-        [1, 2],
-        mode="greedy",
-        on_fault=heard.append,  # type: ignore[arg-type]
-    )
-    assert played.episode_length.tolist() == played.episode_return.tolist() == [EPISODE, EPISODE]
-    assert [fault.envs for fault in heard] == [[1]]
+    assert_two_whole_episodes_and_one_fault(env, learner(env))  # type: ignore[arg-type]
     assert env.steps == 3 + EPISODE

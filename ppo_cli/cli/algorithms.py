@@ -6,7 +6,8 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from ppo_cli.cli.declared import UndeclaredError, class_names, declared_settings
+from ppo_cli.cli.declared import class_names, declared_settings
+from ppo_cli.cli.sources import UndeclaredError
 from ppo_cli.cli.trust import search_path
 
 PACKAGE = "ppo_cli.algorithms"

@@ -124,3 +124,17 @@ def repeated(overrides: list[str]) -> list[str]:
     return [
         f"{' '.join(given)}: given more than once, the last one counts" for given in values.values() if len(given) > 1
     ]
+
+
+def trusted_on_command_line(arguments: Arguments) -> list[str]:
+    """The modules after ``trust=``."""
+    values = [
+        override.partition("=")[2] for override in arguments.overrides if override.lstrip("+").startswith("trust=")
+    ]
+    return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
+
+
+def repeated_flags(arguments: Arguments) -> list[str]:
+    """The flags without which the settings would mean something else."""
+    flags = {"--config-dir", "--config-path", "--config-name"} & arguments.flags.keys()
+    return [word for flag in sorted(flags) for word in (flag, arguments.flags[flag])]

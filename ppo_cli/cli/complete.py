@@ -26,8 +26,8 @@ from ppo_cli.cli.validate import (
     REPORT_SETTINGS,
     SEARCH_SETTINGS,
     TRAIN_SETTINGS,
-    plain,
 )
+from ppo_cli.cli.values import plain
 
 BASH = """\
 _{function}() {{
@@ -62,32 +62,6 @@ REMOVALS = {
     "zsh": "compdef -d {command}",
     "fish": "complete -c {command} -e",
 }
-
-
-def complete(command: str, script: str, words: list[str], candidates: Callable[[list[str], str], Iterable[str]]) -> int:
-    """Answer ``-sc install=SHELL``, ``-sc uninstall=SHELL`` or ``-sc query=LINE``.
-
-    Args:
-        command: The console command.
-        script: The checkout's script that starts the same.
-        words: What follows ``-sc``.
-        candidates: From the complete words of a line and the last one, what could stand in its place.
-
-    Raises:
-        UserError: another request, or a shell that is not known.
-    """
-    request, _, value = " ".join(words).partition("=")
-    if request == "query":
-        *before, last = value.split(" ") if " " in value else [value, ""]
-        found = [word for word in candidates([word for word in before[1:] if word], last) if word.startswith(last)]
-        if found:
-            print("\n".join(found))
-        return 0
-    texts = {"install": SHELLS, "uninstall": REMOVALS}.get(request, {})
-    if value not in texts:
-        raise UserError(f"-sc {' '.join(words)}: expected install= or uninstall= and one of {', '.join(SHELLS)}")
-    print(texts[value].format(command=command, script=script, function=command.replace("-", "_")).rstrip())
-    return 0
 
 
 def train_candidates(before: list[str], last: str) -> list[str]:
@@ -153,31 +127,37 @@ def offered(name: str, typed: str, values: Iterable[str]) -> list[str]:
     return [f"{name}={head}{value}" for value in values]
 
 
-def complete_train(words: list[str]) -> int:
-    """Tab completion of ``ppo-train``."""
-    return complete("ppo-train", "scripts/train", words, train_candidates)
+CANDIDATES: dict[str, Callable[[list[str], str], Iterable[str]]] = {
+    "ppo-train": train_candidates,
+    "ppo-search": search_candidates,
+    "ppo-eval": partial(run_candidates, EVAL_SETTINGS, 1),
+    "ppo-play": partial(run_candidates, PLAY_SETTINGS, MOST_PLAYED),
+    "ppo-report": partial(run_candidates, REPORT_SETTINGS, sys.maxsize),
+    "ppo-export": partial(run_candidates, EXPORT_SETTINGS, 1),
+}
+"""By command: from the complete words of a line and the last one, what could stand in its place."""
 
 
-def complete_search(words: list[str]) -> int:
-    """Tab completion of ``ppo-search``."""
-    return complete("ppo-search", "scripts/search", words, search_candidates)
+def complete(command: str, words: list[str]) -> int:
+    """Answer ``-sc install=SHELL``, ``-sc uninstall=SHELL`` or ``-sc query=LINE``.
 
+    Args:
+        command: The console command; the script of the same name in the checkout starts it, too.
+        words: What follows ``-sc``.
 
-def complete_eval(words: list[str]) -> int:
-    """Tab completion of ``ppo-eval``."""
-    return complete("ppo-eval", "scripts/eval", words, partial(run_candidates, EVAL_SETTINGS, 1))
-
-
-def complete_play(words: list[str]) -> int:
-    """Tab completion of ``ppo-play``."""
-    return complete("ppo-play", "scripts/play", words, partial(run_candidates, PLAY_SETTINGS, MOST_PLAYED))
-
-
-def complete_report(words: list[str]) -> int:
-    """Tab completion of ``ppo-report``."""
-    return complete("ppo-report", "scripts/report", words, partial(run_candidates, REPORT_SETTINGS, sys.maxsize))
-
-
-def complete_export(words: list[str]) -> int:
-    """Tab completion of ``ppo-export``."""
-    return complete("ppo-export", "scripts/export", words, partial(run_candidates, EXPORT_SETTINGS, 1))
+    Raises:
+        UserError: another request, or a shell that is not known.
+    """
+    request, _, value = " ".join(words).partition("=")
+    if request == "query":
+        *before, last = value.split(" ") if " " in value else [value, ""]
+        offer = CANDIDATES[command]([word for word in before[1:] if word], last)
+        if found := [word for word in offer if word.startswith(last)]:
+            print("\n".join(found))
+        return 0
+    texts = {"install": SHELLS, "uninstall": REMOVALS}.get(request, {})
+    if value not in texts:
+        raise UserError(f"-sc {' '.join(words)}: expected install= or uninstall= and one of {', '.join(SHELLS)}")
+    script, function = f"scripts/{command.removeprefix('ppo-')}", command.replace("-", "_")
+    print(texts[value].format(command=command, script=script, function=function).rstrip())
+    return 0

@@ -6,9 +6,6 @@ code; hydra-core is held below 1.4 in pyproject.toml.
 
 from __future__ import annotations
 
-import difflib
-import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -33,8 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
-from ppo_cli.cli.arguments import Arguments, UserError
+from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.launcher import missing_launcher, register_launcher
+from ppo_cli.cli.mistakes import closest, first_line, sweep_problem, unknown_setting, unnamed_network, unreadable
 from ppo_cli.cli.run_folder import register_resolvers
 from ppo_cli.cli.trust import search_path_problems
 
@@ -47,8 +45,6 @@ COMPOSING = (
     *(ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError),
 )
 """What Hydra raises about a user's file: it says most of it in exceptions of its own, and lets the rest happen."""
-
-MOST_COMBINATIONS = 64  # of a sweep that are composed one by one before the first job; 0.1 s each
 
 
 class Composer:
@@ -240,32 +236,6 @@ class Composer:
             name, value, settings_of(config), self.groups()
         )
 
-    def show(self, arguments: Arguments, composed: DictConfig | None = None) -> None:
-        """Hydra's own ``--cfg``, ``--info`` and ``--hydra-help``; ``composed`` saves composing a second time."""
-        flags = arguments.flags
-        options: dict[str, Any] = {"config_name": self.config_name, "overrides": arguments.overrides}
-        if "--cfg" in flags:
-            if flags["--cfg"] not in ("job", "hydra", "all"):
-                raise UserError(f"--cfg {flags['--cfg']}: expected job, hydra or all")
-            if composed is not None and "--package" not in flags:
-                names = {
-                    "job": [str(name) for name in composed if name != "hydra"],
-                    "hydra": ["hydra"],
-                    "all": [str(name) for name in composed],
-                }
-                part = OmegaConf.masked_copy(composed, names[flags["--cfg"]])
-                print(OmegaConf.to_yaml(part, resolve="--resolve" in flags), end="")
-                return
-            self.hydra.show_cfg(
-                cfg_type=flags["--cfg"], package=flags.get("--package"), resolve="--resolve" in flags, **options
-            )
-        elif "--info" in flags:
-            run_mode = RunMode.MULTIRUN if "--multirun" in flags else RunMode.RUN
-            self.hydra.show_info(flags["--info"], run_mode=run_mode, **options)
-        else:
-            parser = get_args_parser()
-            self.hydra.hydra_help(self.config_name, args_parser=parser, args=parser.parse_args(["--hydra-help"]))
-
 
 def location(folder: str) -> str:
     """A folder as Hydra's search path wants it."""
@@ -299,41 +269,6 @@ def resolve(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def unreadable(text: str) -> str:
-    """The sentence for a value that Hydra's grammar cannot read."""
-    name, _, value = text.partition("=")
-    quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
-    return f"{text}: the value has characters that need quotes: {quoted}"
-
-
-def sweep_problem(override: Override) -> str:
-    """The sentence for several values where there is one run."""
-    line = override.input_line or ""
-    name, _, value = line.partition("=")
-    list_hint = f"; for a list: {name}=[{value}]" if re.fullmatch(r"[\w.,-]+", value) else ""
-    return f"{line}: several values are a sweep: ppo-train -m {line}{list_hint}"
-
-
-def combinations(overrides: list[Override]) -> Iterator[list[str]]:
-    """The settings of each job of a sweep; of a very large sweep only each value once."""
-    values = []
-    for override in overrides:
-        name = override.get_key_element()
-        if override.is_sweep_override() and override.is_discrete_sweep():
-            values.append([f"{name}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():
-            values.append([f"{name}={override.get_value_element_as_str()}"])
-    count = 1
-    for choices in values:
-        count *= len(choices)
-    if count <= MOST_COMBINATIONS:
-        yield from map(list, itertools.product(*values))
-        return
-    first = [choices[0] for choices in values]
-    for place, choices in enumerate(values):
-        yield from ([*first[:place], choice, *first[place + 1 :]] for choice in choices)
-
-
 def settings_of(config: DictConfig) -> list[str]:
     """Every setting's dotted name."""
     return [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
@@ -346,43 +281,3 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN
         yield name, value
         if isinstance(value, dict) and name not in ("hydra.job_logging", "hydra.hydra_logging"):
             yield from walk(value, f"{name}.")
-
-
-def unknown_setting(
-    name: str, value: str, known: Iterable[str], groups: Iterable[str] = (), *, command: str = "ppo-train"
-) -> str:
-    """The sentence for a setting that does not exist, with the nearest one that does."""
-    given = f"{name}={value}"
-    public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
-    guess = closest(name, public) or closest(name.rpartition(".")[2], [key for key in public if "." in key], tail=True)
-    if guess:
-        return f"{given}: there is no setting {name}. Did you mean {guess}={value}?"
-    parent = name.rpartition(".")[0]
-    inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
-    offered = [word for word in inside if word not in ("_target_", "name")]
-    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
-    return f"{given}: there is no setting {name}; {has}"
-
-
-def unnamed_network(name: str, value: str) -> str:
-    """The sentence for a setting of a network that nobody named."""
-    return f"{name}={value}: network=auto chooses by itself; to set something, name one: network=mlp {name}={value}"
-
-
-def closest(word: str, words: Iterable[str], *, tail: bool = False) -> str | None:
-    """The most similar of ``words``, or None where none is near; ``tail`` compares what follows the last dot."""
-    spelled = {(known.rpartition(".")[2] if tail else known).lower(): known for known in words}
-    found = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.7)
-    return spelled[found[0]] if found else None
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of Hydra says, without its advice on Hydra's internals."""
-    cause = (
-        error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
-    )
-    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
-        return f"{cause.problem_mark.name}, line {cause.problem_mark.line + 1}: {cause.problem}"
-    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else type(cause).__name__

@@ -6,16 +6,13 @@ So that `--help`, tab completion and validation cost no `import torch` and never
 from __future__ import annotations
 
 import ast
-import functools
-import importlib.machinery
-import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from ppo_cli.cli.sources import Module, UndeclaredError, read_module
 from ppo_cli.settings import Range
 
 Base = Literal["int", "float", "bool", "str", "choice", "list", "dict", "none", "any"]
@@ -28,10 +25,6 @@ BASES: dict[str, Base] = {
     "list": "list", "tuple": "list", "List": "list", "Tuple": "list", "Sequence": "list",
     "dict": "dict", "Dict": "dict", "Mapping": "dict",
 }  # fmt: skip
-
-
-class UndeclaredError(LookupError):
-    """A dotted name leads to no class that could be read."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ def declared_settings(target: str, search_path: tuple[str, ...] = ()) -> dict[st
         UndeclaredError: where there is no such module, or no such class in it.
     """
     module_name, _, name = target.rpartition(".")
-    module = _module(module_name, search_path)
+    module = read_module(module_name, search_path)
     definition = module.find(name)
     if definition is None:
         raise UndeclaredError(f"no class {name} in {module.path}", name, module.names)
@@ -120,10 +113,10 @@ def class_names(module_name: str) -> list[str]:
     Raises:
         UndeclaredError: where there is no such module.
     """
-    return _module(module_name, ()).names
+    return read_module(module_name, ()).names
 
 
-def _settings(node: ast.AST, module: _Module) -> dict[str, Setting] | None:
+def _settings(node: ast.AST, module: Module) -> dict[str, Setting] | None:
     if isinstance(node, ast.ClassDef):
         functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
         constructor = next((function for function in functions if function.name == "__init__"), None)
@@ -137,7 +130,7 @@ def _settings(node: ast.AST, module: _Module) -> dict[str, Setting] | None:
     return None
 
 
-def _inherited(node: ast.ClassDef, module: _Module) -> dict[str, Setting]:
+def _inherited(node: ast.ClassDef, module: Module) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for base in node.bases:
         found = module.find(base.id) if isinstance(base, ast.Name) else None
@@ -146,7 +139,7 @@ def _inherited(node: ast.ClassDef, module: _Module) -> dict[str, Setting]:
     return settings
 
 
-def _fields(node: ast.ClassDef, module: _Module) -> Iterator[Setting]:
+def _fields(node: ast.ClassDef, module: Module) -> Iterator[Setting]:
     for part, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not (isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)):
             continue
@@ -156,7 +149,7 @@ def _fields(node: ast.ClassDef, module: _Module) -> Iterator[Setting]:
         yield Setting(part.target.id, _options(part.annotation, module), _default(part.value, module), meaning)
 
 
-def _parameters(function: ast.FunctionDef, module: _Module, doc: str) -> dict[str, Setting] | None:
+def _parameters(function: ast.FunctionDef, module: Module, doc: str) -> dict[str, Setting] | None:
     if function.args.kwarg is not None:
         return None
     meanings = _argument_meanings(doc + (ast.get_docstring(function) or ""))
@@ -184,7 +177,7 @@ def _argument_meanings(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _options(annotation: ast.expr | None, module: _Module) -> tuple[Option, ...]:
+def _options(annotation: ast.expr | None, module: Module) -> tuple[Option, ...]:
     """``Annotated[float, Range(above=0)] | None`` and its like, as options."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -217,7 +210,7 @@ def _options(annotation: ast.expr | None, module: _Module) -> tuple[Option, ...]
     return (Option("any"),)
 
 
-def _range(node: ast.expr, module: _Module) -> Range | None:
+def _range(node: ast.expr, module: Module) -> Range | None:
     match node:
         case ast.Call(func=ast.Name(id="Range"), keywords=bounds):
             limits = {bound.arg: _default(bound.value, module) for bound in bounds if bound.arg}
@@ -228,7 +221,7 @@ def _range(node: ast.expr, module: _Module) -> Range | None:
     return None
 
 
-def _default(node: ast.expr | None, module: _Module) -> Any:  # noqa: ANN401 - a default may be anything
+def _default(node: ast.expr | None, module: Module) -> Any:  # noqa: ANN401 - a default may be anything
     if node is None:
         return Setting.REQUIRED
     if isinstance(node, ast.Name) and (alias := module.find(node.id)) and isinstance(alias[0], ast.expr):
@@ -241,66 +234,3 @@ def _default(node: ast.expr | None, module: _Module) -> Any:  # noqa: ANN401 - a
 
 def _text(node: ast.Expr) -> str:
     return " ".join(str(node.value.value).split()) if isinstance(node.value, ast.Constant) else ""
-
-
-@dataclass(frozen=True)
-class _Module:
-    """The source of one module."""
-
-    path: Path
-    package: str
-    body: list[ast.stmt]
-    search_path: tuple[str, ...]
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """The public classes and functions that it defines."""
-        definitions = [node for node in self.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-        return [node.name for node in definitions if not node.name.startswith("_")]
-
-    def find(self, name: str) -> tuple[ast.AST, _Module] | None:
-        """The definition of ``name`` and the module it stands in; imports are followed."""
-        for node in self.body:
-            match node:
-                case ast.ClassDef(name=found) | ast.FunctionDef(name=found) if found == name:
-                    return node, self
-                case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
-                    return value, self
-                case ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as value) if found == name:
-                    return value, self
-                case ast.ImportFrom(module=source, names=imported, level=level):
-                    for alias in imported:
-                        if (alias.asname or alias.name) == name:
-                            return self._imported(source, level, alias.name)
-        return None
-
-    def _imported(self, source: str | None, level: int, name: str) -> tuple[ast.AST, _Module] | None:
-        parts = self.package.split(".") if level else []
-        absolute = ".".join([*parts[: len(parts) - level + 1], *([source] if source else [])])
-        try:
-            return _module(absolute, self.search_path).find(name)
-        except UndeclaredError:
-            return None
-
-
-@functools.cache
-def _module(name: str, search_path: tuple[str, ...]) -> _Module:
-    path = _source_path(name, search_path)
-    if path is None:
-        raise UndeclaredError(f"no module {name}", name, [])
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return _Module(path, package, ast.parse(path.read_text(encoding="utf-8")).body, search_path)
-
-
-def _source_path(name: str, search_path: tuple[str, ...]) -> Path | None:
-    """Where a module's source lies; looked up level by level, as ``find_spec`` of a dotted name imports packages."""
-    root, *rest = name.split(".")
-    spec = importlib.machinery.PathFinder.find_spec(root, list(search_path)) if search_path else None
-    spec = spec or (importlib.util.find_spec(root) if root.isidentifier() else None)
-    for part in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        full_name = f"{spec.name}.{part}"
-        spec = importlib.machinery.PathFinder.find_spec(full_name, list(spec.submodule_search_locations))
-    origin = spec.origin if spec else None
-    return Path(origin) if origin and origin.endswith(".py") else None

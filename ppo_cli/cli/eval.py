@@ -9,17 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-
-from ppo_cli.cli.arguments import COMPLETION, UserError, misspelled, repeated, unknown_flag
-from ppo_cli.cli.compose import unknown_setting, unreadable
-from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.program import guarded, print_warnings
-from ppo_cli.cli.run_folder import EXPORT_RECORD, find_run, is_export, is_there, saved_config
-from ppo_cli.cli.trust import trust
-from ppo_cli.cli.validate import EVAL_SETTINGS, RefusedError, Settings, convert, device_problems, validated
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
+from ppo_cli.cli.run_folder import EXPORT_RECORD, find_run, is_export
+from ppo_cli.cli.validate import EVAL_SETTINGS, Settings, validated
 from ppo_cli.run_files import json_value, write_json
 
 Figures = dict[str, float]
@@ -30,23 +23,12 @@ EVALUATION_FILE = "evaluation.json"
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-eval", command, words)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_eval
-
-        return complete_eval(words[1:])
-    if {"--help", "-h"} & set(words):
-        from ppo_cli.cli.help import print_eval_help
-
-        print_eval_help()
-        return 0
-    (name,), overrides = sort_words(words, "ppo-eval")
-    print_warnings(repeated(overrides))
-    settings = typed_settings(overrides, EVAL_SETTINGS, "ppo-eval")
+    (name,), settings = runs_and_settings(words, "ppo-eval", EVAL_SETTINGS)
     trust_named(settings)
     folder = Path(name) if is_export(Path(name)) else find_run(name)
     config = validated(export_config(folder) if is_export(folder) else run_config(folder))
@@ -61,77 +43,6 @@ def command(words: list[str]) -> int:
     with suppress(OSError):  # a folder of somebody else's can be evaluated all the same
         write_json(folder / EVALUATION_FILE, record)
     return 0
-
-
-def sort_words(words: list[str], command: str, most_runs: int = 1) -> tuple[list[str], list[str]]:
-    """The runs and the settings that the words after ``command`` name.
-
-    Raises:
-        UserError: with every word that is neither.
-    """
-    rest, overrides, runs, problems = list(words), [], [], []
-    while rest:
-        word = rest.pop(0)
-        if word.startswith("-"):
-            problems.append(unknown_flag(word, rest))
-        elif "=" not in word or is_there(Path(word)):
-            runs.append(word)
-        elif problem := misspelled(word, rest):
-            problems.append(problem)
-        else:
-            overrides.append(word)
-    if not runs:
-        problems.append(f"which run? {command} <run folder>, or {command} latest")
-    if len(runs) > most_runs:
-        expected = "one run folder" if most_runs == 1 else f"at most {most_runs} run folders"
-        problems.append(f"{' '.join(runs)}: expected {expected}")
-    if problems:
-        raise UserError(*problems)
-    return runs, overrides
-
-
-def trust_named(settings: Settings) -> None:
-    """Trust the modules that the setting ``trust`` names."""
-    trust([settings["trust"]] if isinstance(settings["trust"], str) else settings["trust"] or [])
-
-
-def typed_settings(overrides: list[str], target: str, command: str) -> Settings:
-    """The settings that the class ``target`` declares, each of its declared type.
-
-    Raises:
-        UserError: with every mistake.
-    """
-    declared = declared_settings(target) or {}
-    settings: Settings = {name: setting.default for name, setting in declared.items()}
-    problems = []
-    for text in overrides:
-        name, _, value = text.partition("=")
-        if name not in declared:
-            problems.append(unknown_setting(name, value, declared, command=command))
-            continue
-        try:
-            settings[name] = convert(parse_value(text), declared[name].options)
-        except RefusedError as refusal:
-            problems.append(f"{text}: expected {refusal}")
-        except HydraException:
-            problems.append(unreadable(text))
-    problems += device_problems(settings)
-    if problems:
-        raise UserError(*problems)
-    return settings
-
-
-def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever was typed
-    """The value of ``name=value`` by the same grammar as for ``ppo-train``."""
-    (override,) = OverridesParser.create().parse_overrides([text])
-    return text.partition("=")[2] if override.is_sweep_override() else override.value()
-
-
-def run_config(folder: Path) -> dict[str, Any]:
-    """The settings that a run was started with."""
-    config = OmegaConf.to_container(saved_config(folder))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()} | {"device": "auto"}
 
 
 def export_config(folder: Path) -> dict[str, Any]:

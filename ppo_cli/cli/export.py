@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
-from ppo_cli.cli.eval import run_config, sort_words, trust_named, typed_settings
-from ppo_cli.cli.program import guarded, print_warnings
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
+from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import EXPORT, find_run, folder_problem, is_export, require_own_files
 from ppo_cli.cli.validate import EXPORT_SETTINGS, validated
 
@@ -27,23 +27,12 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-export", command, words)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_export
-
-        return complete_export(words[1:])
-    if {"--help", "-h"} & set(words):
-        from ppo_cli.cli.help import print_export_help
-
-        print_export_help()
-        return 0
-    (name,), overrides = sort_words(words, "ppo-export")
-    print_warnings(repeated(overrides))
-    settings = typed_settings(overrides, EXPORT_SETTINGS, "ppo-export")
+    (name,), settings = runs_and_settings(words, "ppo-export", EXPORT_SETTINGS)
     trust_named(settings)
     run = find_run(name)
     output = Path(settings["output"]) if settings["output"] else run / EXPORT

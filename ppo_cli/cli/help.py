@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import textwrap
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +10,12 @@ from omegaconf import OmegaConf
 
 from ppo_cli.cli.arguments import Arguments
 from ppo_cli.cli.compose import Composer, choices_of
-from ppo_cli.cli.declared import Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.declared import Setting, declared_settings
+from ppo_cli.cli.help_page import Page
 from ppo_cli.cli.program import print_problems
 from ppo_cli.cli.run_folder import known_runs
 from ppo_cli.cli.schema import SECTIONS
+from ppo_cli.cli.sources import UndeclaredError
 from ppo_cli.cli.trust import is_trusted, search_path
 from ppo_cli.cli.validate import (
     EVAL_SETTINGS,
@@ -26,11 +24,85 @@ from ppo_cli.cli.validate import (
     REPORT_SETTINGS,
     SEARCH_SETTINGS,
     TRAIN_SETTINGS,
-    plain,
 )
 
-WIDEST = 110  # columns; longer lines are hard to read
-NARROWEST = 60
+Rows = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Help:
+    """What a command says about itself."""
+
+    about: str
+    examples: Rows
+    settings: str
+    """Dotted name of the class that declares them."""
+    keys: Rows = ()
+
+
+HELP = {
+    "ppo-eval": Help(
+        about=(
+            "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, "
+            "and prints the mean and the standard deviation of the return, the length, and shares such as the win rate "
+            "with a 95 % interval."
+        ),
+        examples=(
+            ("ppo-eval latest", "the newest run"),
+            ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
+            ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
+        ),
+        settings=EVAL_SETTINGS,
+    ),
+    "ppo-play": Help(
+        about=(
+            "ppo-play shows a run's policy at play: Minesweeper in the terminal, with the probability of each cell as "
+            "heat and the critic's estimate of winning, any environment that draws itself as a picture."
+        ),
+        examples=(
+            ("ppo-play latest", "watch the newest run"),
+            ("ppo-play <run> seed=17 sample=true", "from the episode of seed 17 on, its actions drawn as in training"),
+            ("ppo-play <run> output=game.gif episodes=3", "a picture that moves; also .mp4, and .png for a sheet"),
+            ("ppo-play <run> <other run>", "two runs on the same seeds, side by side"),
+            ("ppo-play <run>/checkpoints/<step>.pt <run>", "then and now"),
+        ),
+        settings=PLAY_SETTINGS,
+        keys=(
+            ("space, enter", "one step"),
+            ("r", "run, or pause"),
+            ("+  -", "faster, slower"),
+            ("n", "next episode"),
+            ("q", "leave"),
+        ),
+    ),
+    "ppo-report": Help(
+        about=(
+            "ppo-report shows what runs came to, finished, running or crashed: learning curves over seeds with 95 % "
+            "intervals, final figures, which setting mattered, what looks unhealthy, failures, and the command that "
+            "repeats each run. It writes one HTML file that needs no network, and its figures as PNG."
+        ),
+        examples=(
+            ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
+            ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
+            ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
+            ("ppo-report <run> format=terminal", "print it, and write nothing"),
+        ),
+        settings=REPORT_SETTINGS,
+    ),
+    "ppo-export": Help(
+        about=(
+            "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, "
+            "and on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept."
+        ),
+        examples=(
+            ("ppo-export latest", "the newest run, into its own folder"),
+            ("ppo-export <run> output=policies/mine format=onnx", "elsewhere, with an ONNX form"),
+            ("ppo-export <run>/checkpoints/<step>.pt", "one of its checkpoints"),
+        ),
+        settings=EXPORT_SETTINGS,
+    ),
+}
+"""Of the commands that take runs."""
 
 TRAIN_EXAMPLES = (
     ("ppo-train env=minesweeper clip=0.2", "learn Minesweeper, 9x9 with 10 mines"),
@@ -48,11 +120,6 @@ TRAIN_FLAGS = (
     ("--version", "the version"),
     ("--hydra-help", "what else Hydra, which composes the settings, can do"),
 )
-EVAL_EXAMPLES = (
-    ("ppo-eval latest", "the newest run"),
-    ("ppo-eval outputs/minesweeper/ppo/<run> episodes=10000", "a run, more precisely"),
-    ("ppo-eval <run>/checkpoints/<step>.pt mode=greedy", "one of its checkpoints"),
-)
 SEARCH_EXAMPLES = (
     ("ppo-search env=cartpole trials=50", "what configs/space/ppo.yaml tries"),
     ("ppo-search env=cartpole gamma=0.99", "a value fixes a setting"),
@@ -65,95 +132,29 @@ SPELLINGS = (
     ("interval(0.1,0.4)", "a number between; a whole one where both ends are whole"),
     ("log(1e-5,1e-2)", "the same, by its logarithm"),
 )
-PLAY_EXAMPLES = (
-    ("ppo-play latest", "watch the newest run"),
-    ("ppo-play <run> seed=17 sample=true", "from the episode of seed 17 on, its actions drawn as in training"),
-    ("ppo-play <run> output=game.gif episodes=3", "a picture that moves; also .mp4, and .png for a sheet"),
-    ("ppo-play <run> <other run>", "two runs on the same seeds, side by side"),
-    ("ppo-play <run>/checkpoints/<step>.pt <run>", "then and now"),
-)
-PLAY_KEYS = (
-    ("space, enter", "one step"),
-    ("r", "run, or pause"),
-    ("+  -", "faster, slower"),
-    ("n", "next episode"),
-    ("q", "leave"),
-)
-REPORT_EXAMPLES = (
-    ("ppo-report latest", "the newest run, or the sweep or seeds that it belongs to"),
-    ("ppo-report outputs/cartpole/ppo/sweep_<time>", "every run in and below a folder"),
-    ("ppo-report <run> <other run> metric=minesweeper/win_rate", "compare runs by another figure"),
-    ("ppo-report <run> format=terminal", "print it, and write nothing"),
-)
-EXPORT_EXAMPLES = (
-    ("ppo-export latest", "the newest run, into its own folder"),
-    ("ppo-export <run> output=policies/mine format=onnx", "elsewhere, with an ONNX form"),
-    ("ppo-export <run>/checkpoints/<step>.pt", "one of its checkpoints"),
-)
 UNNAMED_NETWORK = "board for Minesweeper, conv for images, mlp for vectors; network=mlp --help shows its settings"
 NEWEST_RUNS = 5
-UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-class Page:
-    """Text for a terminal: wrapped to its width; bold and colour where it has them."""
-
-    def __init__(self) -> None:
-        columns = shutil.get_terminal_size((100, 24)).columns
-        self.width = max(NARROWEST, min(columns, WIDEST))
-        self.with_style = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        self.text: list[str] = []
-
-    def style(self, code: str, text: str) -> str:
-        """``text`` in an ANSI style, if there are any."""
-        return f"\033[{code}m{text}\033[0m" if self.with_style and text else text
-
-    def line(self, text: str = "") -> None:
-        """One line as it is."""
-        self.text.append(text)
-
-    def paragraph(self, text: str) -> None:
-        """Text over the full width."""
-        self.text += textwrap.wrap(text, self.width)
-
-    def heading(self, text: str, note: str = "") -> None:
-        """The start of a section."""
-        self.text += ["", self.style("1", text) + (f"  {self.style('2', note)}" if note else "")]
-
-    def rows(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Two columns: what to type, and what it does."""
-        rows = list(rows)
-        left = max(len(typed) for typed, _ in rows)
-        for typed, meaning in rows:
-            self.hanging(f"  {self.style('36', typed)}{' ' * (left - len(typed))}  ", left + 4, meaning)
-
-    def hanging(self, prefix: str, indent: int, text: str, faint: str = "") -> None:
-        """``text`` to the right of ``prefix``, its further lines under its first; ``faint`` follows it, greyed."""
-        full = f"{text} {faint}".strip().replace("``", "")
-        lines = textwrap.wrap(full, self.width - indent, break_long_words=False) or [""]
-        start = len(full) - len(faint)
-        position = 0
-        for number, line in enumerate(lines):
-            cut = max(0, min(len(line), start - position))
-            shown = line[:cut] + self.style("2", line[cut:])
-            self.line((prefix if number == 0 else " " * indent) + shown)
-            position += len(line) + 1
-
-    def settings(self, settings: Mapping[str, Setting], values: Mapping[str, Any], prefix: str = "") -> None:
-        """Three columns: name, value, and meaning with the range."""
-        shown = [setting for setting in settings.values() if setting.name in values]
-        if not shown:
-            return
-        texts = {setting.name: shorten(plain(values[setting.name])) for setting in shown}
-        left = max(22, *(len(prefix + setting.name) for setting in shown))
-        for setting in shown:
-            name, value = prefix + setting.name, texts[setting.name]
-            start = f"  {self.style('36', name)}{' ' * (left - len(name))}  {self.style('1', value)}"
-            self.hanging(start + " " * max(1, 12 - len(value)), left + 16, setting.meaning, range_note(setting))
-
-    def show(self) -> None:
-        """Print it."""
-        print("\n".join(self.text).replace(UNBROKEN, " "))
+def print_help(command: str) -> None:
+    """The help of a command that takes runs: what it does, its settings, flags, and the newest runs."""
+    text = HELP[command]
+    page = Page()
+    page.paragraph(text.about)
+    page.line()
+    page.rows(text.examples)
+    if text.keys:
+        page.heading("Keys")
+        page.rows(text.keys)
+    page.heading("Settings")
+    show_defaults(page, text.settings)
+    page.heading("Flags")
+    page.rows([("--help", "this text"), ("-sc install=bash", f'tab completion: eval "$({command} -sc install=bash)"')])
+    if runs := known_runs()[:NEWEST_RUNS]:
+        page.heading("Newest runs")
+        for run in runs:
+            page.line(f"  {run}")
+    page.show()
 
 
 def print_train_help(arguments: Arguments) -> None:
@@ -197,72 +198,6 @@ def print_train_help(arguments: Arguments) -> None:
     page.show()
 
 
-def print_eval_help() -> None:
-    """The help of ``ppo-eval``."""
-    page = Page()
-    page.paragraph(
-        "ppo-eval plays a run's policy, or an exported one, on fresh episodes, one for each seed of a fixed list, and "
-        "prints the mean and the standard deviation of the return, the length, and shares such as the win rate with a "
-        "95 % interval."
-    )
-    page.line()
-    page.rows(EVAL_EXAMPLES)
-    show_settings(page, EVAL_SETTINGS, "ppo-eval")
-
-
-def print_export_help() -> None:
-    """The help of ``ppo-export``."""
-    page = Page()
-    page.paragraph(
-        "ppo-export writes a run's policy to a folder for others: weights as safetensors, what they mean as JSON, and "
-        "on request ONNX or TorchScript, whose outputs are compared with the policy's before the file is kept."
-    )
-    page.line()
-    page.rows(EXPORT_EXAMPLES)
-    show_settings(page, EXPORT_SETTINGS, "ppo-export")
-
-
-def print_play_help() -> None:
-    """The help of ``ppo-play``."""
-    page = Page()
-    page.paragraph(
-        "ppo-play shows a run's policy at play: Minesweeper in the terminal, with the probability of each cell as heat "
-        "and the critic's estimate of winning, any environment that draws itself as a picture."
-    )
-    page.line()
-    page.rows(PLAY_EXAMPLES)
-    page.heading("Keys")
-    page.rows(PLAY_KEYS)
-    show_settings(page, PLAY_SETTINGS, "ppo-play")
-
-
-def print_report_help() -> None:
-    """The help of ``ppo-report``."""
-    page = Page()
-    page.paragraph(
-        "ppo-report shows what runs came to, finished, running or crashed: learning curves over seeds with 95 % "
-        "intervals, final figures, which setting mattered, what looks unhealthy, failures, and the command that "
-        "repeats each run. It writes one HTML file that needs no network, and its figures as PNG."
-    )
-    page.line()
-    page.rows(REPORT_EXAMPLES)
-    show_settings(page, REPORT_SETTINGS, "ppo-report")
-
-
-def show_settings(page: Page, target: str, command: str) -> None:
-    """The rest of the help of a command that takes runs: its settings, flags, and the newest runs."""
-    declared = declared_settings(target) or {}
-    page.heading("Settings")
-    page.settings(declared, {name: setting.default for name, setting in declared.items()})
-    page.heading("Flags")
-    page.rows([("--help", "this text"), ("-sc install=bash", f'tab completion: eval "$({command} -sc install=bash)"')])
-    if runs := known_runs()[:NEWEST_RUNS]:
-        page.heading("Newest runs")
-        for run in runs:
-            page.line(f"  {run}")
-    page.show()
-
-
 def print_search_help() -> None:
     """The help of ``ppo-search``."""
     page = Page()
@@ -273,9 +208,8 @@ def print_search_help() -> None:
     )
     page.line()
     page.rows(SEARCH_EXAMPLES)
-    declared = declared_settings(SEARCH_SETTINGS) or {}
     page.heading("Settings of the search")
-    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+    show_defaults(page, SEARCH_SETTINGS)
     page.heading("Several values")
     page.rows(SPELLINGS)
     page.heading("What is tried", "unless the command line says otherwise; a space/ folder of yours adds files")
@@ -293,6 +227,12 @@ def print_search_help() -> None:
     page.show()
 
 
+def show_defaults(page: Page, target: str) -> None:
+    """The settings that the class ``target`` declares, as they are unless the command line says otherwise."""
+    declared = declared_settings(target) or {}
+    page.settings(declared, {name: setting.default for name, setting in declared.items()})
+
+
 def settings_of_part(node: Any) -> dict[str, Setting]:  # noqa: ANN401 - a node of the config
     """What the class that a part of the config names declares; nothing where it cannot be read."""
     target = node.get("_target_") if isinstance(node, dict) else None
@@ -302,18 +242,3 @@ def settings_of_part(node: Any) -> dict[str, Setting]:  # noqa: ANN401 - a node 
         return declared_settings(target, search_path(target)) or {}
     except UndeclaredError:
         return {}
-
-
-def range_note(setting: Setting) -> str:
-    """A setting's range or choices in brackets, never broken within a range; what true and false mean is clear."""
-    if [option.base for option in setting.options] == ["bool"] or not setting.range_text:
-        return ""
-    text = setting.range_text if setting.choices else setting.range_text.replace(" ", UNBROKEN)
-    return f"({text})"
-
-
-def shorten(value: str) -> str:
-    """A value that fits its column: 2000000 as 2e6."""
-    digits = value.rstrip("0")
-    zeros = len(value) - len(digits)
-    return f"{digits}e{zeros}" if value.isdigit() and zeros >= 4 else value

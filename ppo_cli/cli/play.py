@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
-from ppo_cli.cli.eval import run_config, sort_words, trust_named, typed_settings
-from ppo_cli.cli.program import guarded, print_warnings
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
 from ppo_cli.cli.run_folder import find_run
 from ppo_cli.cli.schema import MOST_PLAYED
-from ppo_cli.cli.validate import PLAY_SETTINGS, Settings, plain, validated
+from ppo_cli.cli.validate import PLAY_SETTINGS, Settings, validated
+from ppo_cli.cli.values import plain
 
 SUFFIXES = (".gif", ".mp4", ".png")
 
@@ -20,23 +20,12 @@ UNSEEN = ("env.name", "env.reward", "env.shaping", "env.backend", "env.vectoriza
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-play", command, words)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_play
-
-        return complete_play(words[1:])
-    if {"--help", "-h"} & set(words):
-        from ppo_cli.cli.help import print_play_help
-
-        print_play_help()
-        return 0
-    names, overrides = sort_words(words, "ppo-play", MOST_PLAYED)
-    print_warnings(repeated(overrides))
-    settings = typed_settings(overrides, PLAY_SETTINGS, "ppo-play")
+    names, settings = runs_and_settings(words, "ppo-play", PLAY_SETTINGS, MOST_PLAYED)
     if problem := output_problem(settings["output"]):
         raise UserError(problem)
     trust_named(settings)

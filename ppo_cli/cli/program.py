@@ -1,4 +1,4 @@
-"""What both console commands share: one way to end, whatever happened."""
+"""How every console command ends, whatever happened."""
 
 from __future__ import annotations
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_cli.cli.arguments import COMPLETION, UserError, repeated
+from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.claim import check_claims
-from ppo_cli.cli.compose import closest
-from ppo_cli.cli.eval import sort_words, typed_settings
-from ppo_cli.cli.program import guarded, print_warnings
+from ppo_cli.cli.commands import run_command, runs_and_settings
+from ppo_cli.cli.mistakes import closest
 from ppo_cli.cli.run_folder import RECORD
 from ppo_cli.cli.validate import REPORT_SETTINGS
 from ppo_cli.run_files import write_atomically
@@ -28,23 +27,12 @@ SWEEP_RECORD = "multirun.yaml"
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-report", command, words)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_report
-
-        return complete_report(words[1:])
-    if {"--help", "-h"} & set(words):
-        from ppo_cli.cli.help import print_report_help
-
-        print_report_help()
-        return 0
-    names, overrides = sort_words(words, "ppo-report", most_runs=sys.maxsize)
-    print_warnings(repeated(overrides))
-    settings = typed_settings(overrides, REPORT_SETTINGS, "ppo-report")
+    names, settings = runs_and_settings(words, "ppo-report", REPORT_SETTINGS, most_runs=sys.maxsize)
     folders = [folder_of(name) for name in names]
     is_html = settings["format"] == "html"
     file = output_file(settings["output"], folders) if is_html else None

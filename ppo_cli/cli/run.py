@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ppo_cli import checkpoint
-from ppo_cli.accelerate import Execution
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import (
     EVALUATION_ENVS,
@@ -25,6 +24,7 @@ from ppo_cli.cli.build import (
 from ppo_cli.cli.hardware import build_learner, choose_execution
 from ppo_cli.cli.jobs import clear
 from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems
+from ppo_cli.cli.resuming import announce_resume, taken_up
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.validate import Settings
@@ -36,16 +36,12 @@ from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status
 from ppo_cli.progress import Display
-from ppo_cli.rollout import Collector
 from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
-from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer, changed_settings, restore
+from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer
 
 PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
-
-NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds", "jobs", "job_timeout", "again")
-"""Settings that say where and how a run is watched, not what it does."""
 
 
 def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
@@ -160,85 +156,66 @@ def build_trainer(
         state = build_state(config, env, algorithm.gamma)
         execution = choose_execution(config, env, state, algorithm, saved)
         collector, algorithm = build_learner(config, env, state, algorithm, execution)
-        changes, reasons = taken_up(saved, config, state, collector, execution) if saved else ({}, [])
+        resumed = taken_up(saved, config, state, collector, execution) if saved else None
         evaluate_now = evaluation(config, state)
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         if isinstance(error, RuntimeError) and not resume:
             raise
         raise UserError(str(error)) from error
-    if not resume:
+    logger = open_logger(config, run_dir, overrides, state, env, resumed, display)
+    intervals, text = intervals_of(config), json.dumps(config)
+    trainer = Trainer(state, algorithm, collector, logger, run_dir, intervals, evaluate_now, execution, text)
+    if saved and resumed:
+        trainer.take_up(saved)
+        announce_resume(trainer, notes, resumed)
+    return trainer
+
+
+def open_logger(
+    config: Settings,
+    run_dir: Path,
+    overrides: Sequence[str],
+    state: TrainState,
+    env: VecEnv,
+    resumed: dict[str, Any] | None,
+    display: Display | None,
+) -> RunLogger:
+    """Begin to write in the run's folder; one that does not go on claims it first.
+
+    Raises:
+        UserError: another run has the folder.
+        OSError: it cannot be written; what a new run had begun to write is taken back.
+    """
+    if resumed is None:
         claim(run_dir)
     try:
-        logger = RunLogger(
+        return RunLogger(
             run_dir,
             total_env_steps=config["total_env_steps"],
-            start_env_steps=saved["state"]["env_steps"] if saved else 0,
+            start_env_steps=state.env_steps,
             config=config,
             overrides=overrides,
-            resumed={"changed": described(changes), "approximate_because": reasons} if saved else None,
+            resumed=resumed,
             display=display or ("silent" if config["quiet"] else "auto"),
             headline_tags=headline_tags(config, env),
             table=table_of(run_dir),
         )
     except OSError:
-        if not resume:
+        if resumed is None:
             clear(run_dir)
         raise
-    intervals = Intervals(
-        config["log_interval"],
-        config["checkpoint_interval"],
-        config["eval_interval"],
-        config["keep_checkpoints"],
-        config["keep_every"],
-        config["keep_best"],
+
+
+def intervals_of(config: Settings) -> Intervals:
+    """How often the run does what is not learning."""
+    return Intervals(
+        log=config["log_interval"],
+        checkpoint=config["checkpoint_interval"],
+        evaluation=config["eval_interval"],
+        keep_checkpoints=config["keep_checkpoints"],
+        keep_every=config["keep_every"],
+        keep_best=config["keep_best"],
     )
-    trainer = Trainer(
-        state,
-        algorithm,
-        collector,
-        logger,
-        run_dir,
-        intervals,
-        evaluate_now,
-        execution,
-        config=json.dumps(config),
-    )
-    if saved:
-        trainer.take_up(saved)
-        for note in [*notes, *(f"approximate: {reason}" for reason in reasons)]:
-            logger.warn(note)
-        for name, change in described(changes).items():
-            logger.display.note(f"changed: {name} {change}")
-        if state.env_steps >= state.total_env_steps:
-            done = f"{state.env_steps:,} of {state.total_env_steps:,} env steps are done"
-            logger.display.note(f"nothing is left to do: {done}; total_env_steps=... sets a later end")
-    return trainer
-
-
-def taken_up(
-    saved: dict[str, Any], config: Settings, state: TrainState, collector: Collector, execution: Execution
-) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
-    """Put everything where ``saved`` was saved: the settings that changed since, and why it is not exact, if it is not.
-
-    Raises:
-        CheckpointError: what was saved is not a run.
-    """
-    try:
-        changes = changed_settings(saved, config)
-        return changes, restore(saved, state, collector, execution, env_change(changes))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise checkpoint.CheckpointError(f"there is no checkpoint of a learner ({error})") from error
-
-
-def env_change(changes: dict[str, tuple[Any, Any]]) -> str | None:
-    """How the environment is not the one that it was, so that its episodes cannot be continued."""
-    of_env = {name: change for name, change in changes.items() if name.startswith("env.")}
-    return ", ".join(f"{name} {change}" for name, change in described(of_env).items()) or None
-
-
-def described(changes: dict[str, tuple[Any, Any]]) -> dict[str, str]:
-    """Changes of settings as text; where a run lies and what it prints is no change of the run."""
-    return {name: f"{before} -> {now}" for name, (before, now) in changes.items() if name not in NO_CHANGE}
 
 
 def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:

@@ -14,16 +14,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
-from ppo_cli.cli.compose import Composer, choices_of, closest, resolve, unknown_setting
+from ppo_cli.cli.arguments import Arguments, UserError, repeated_flags, sort_arguments, trusted_on_command_line
+from ppo_cli.cli.commands import run_command, typed_settings
+from ppo_cli.cli.compose import Composer, choices_of, resolve
 from ppo_cli.cli.declared import declared_settings
-from ppo_cli.cli.eval import typed_settings
 from ppo_cli.cli.jobs import job_settings
-from ppo_cli.cli.program import guarded, print_warnings
+from ppo_cli.cli.mistakes import closest, unknown_setting
+from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import sweep_id
 from ppo_cli.cli.search_space import Dimension, space_of
 from ppo_cli.cli.sweep import NOT_COMPARED, NOT_REPEATED, Sweep, claimed, digest, newest_like, read_sweep
-from ppo_cli.cli.train import repeated_flags, trusted_on_command_line
 from ppo_cli.cli.trust import trust
 from ppo_cli.cli.validate import SEARCH_SETTINGS, Settings
 from ppo_cli.run_files import command_line, shown_path
@@ -34,15 +34,11 @@ FLAGS = ("--help", "--config-dir")
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-search", command, words, has_flags=True)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_search
-
-        return complete_search(words[1:])
     arguments = sort_arguments(words)
     if "--help" in arguments.flags:
         from ppo_cli.cli.help import print_search_help

@@ -18,7 +18,7 @@ from ppo_cli.cli.program import CRASH, Stopped, guarded
 from ppo_cli.cli.search_space import Dimension
 from ppo_cli.cli.study import SearchTrial, Study
 from ppo_cli.cli.sweep import Sweep
-from ppo_cli.cli.train import reported, run
+from ppo_cli.cli.task import reported, run
 from ppo_cli.cli.validate import Settings
 from ppo_cli.processes import Ended, Job, JobPool, Running
 from ppo_cli.progress import compact, table

@@ -1,4 +1,4 @@
-"""``ppo-train -m``: which sweep a command means, the folder that it goes on in, and the answer at its end."""
+"""``ppo-train -m``: the jobs and the sweep that a command means, and the folder that it goes on in."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ from ppo_cli.trials import HParamsTable, hparams_table
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+    from ppo_cli.cli.compose import Composer
+
 SWEEP_FILE = "sweep.yaml"
 NOT_REPEATED = ("quiet", "jobs", "job_timeout", "again", "run_name", "resume", "launcher")
 """Settings that say how a sweep is worked off: of no use to one of its runs alone."""
 
 NOT_COMPARED = (*NOT_REPEATED, "output_dir", "trust")
 """Settings that do not change what its runs are."""
+
+MOST_COMBINATIONS = 64  # that are composed one by one before the first job; 0.1 s each
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,32 @@ class Sweep:
         jobs = itertools.product(*([f"{name}={value}" for value in values] for name, values in self.swept.items()))
         names = [sweep_job(number, words, list(self.swept)) for number, words in enumerate(jobs)]
         return list(dict.fromkeys(names)) if self.swept else ["0"]
+
+
+def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
+    """The command line's settings, after those that the config itself sweeps over."""
+    params = config.hydra.sweeper.get("params") or {}
+    return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
+
+
+def combinations(overrides: list[Override]) -> Iterator[list[str]]:
+    """The settings of each job of a sweep; of a very large sweep only each value once."""
+    values = []
+    for override in overrides:
+        name = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            values.append([f"{name}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            values.append([f"{name}={override.get_value_element_as_str()}"])
+    count = 1
+    for choices in values:
+        count *= len(choices)
+    if count <= MOST_COMBINATIONS:
+        yield from map(list, itertools.product(*values))
+        return
+    first = [choices[0] for choices in values]
+    for place, choices in enumerate(values):
+        yield from ([*first[:place], choice, *first[place + 1 :]] for choice in choices)
 
 
 def sweep_of(config: DictConfig, jobs: Sequence[Settings], settings: list[Override], flags: list[str]) -> Sweep:

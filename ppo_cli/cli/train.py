@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.cli.arguments import COMPLETION, Arguments, UserError, sort_arguments
+from ppo_cli.cli.arguments import Arguments, UserError, repeated_flags, sort_arguments, trusted_on_command_line
 from ppo_cli.cli.claim import report_claims
-from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, combinations, first_line, resolve, unknown_setting
-from ppo_cli.cli.jobs import is_done, job_settings, take_up
-from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, guarded, print_problems, print_warnings
+from ppo_cli.cli.commands import run_command
+from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, resolve
+from ppo_cli.cli.jobs import job_settings
+from ppo_cli.cli.mistakes import first_line, unknown_setting
+from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
     folder_problem,
-    remove_if_empty,
     require_own_files,
     saved_config,
     seed_runs,
     write_problem,
 )
 from ppo_cli.cli.secrets import secret_problems
-from ppo_cli.cli.sweep import claimed, quoted, sweep_folder, sweep_of
+from ppo_cli.cli.show import show
+from ppo_cli.cli.sweep import claimed, combinations, quoted, sweep_folder, sweep_of, swept_settings
 from ppo_cli.cli.sweep_results import announce, conclude
+from ppo_cli.cli.task import reported, run, task
 from ppo_cli.cli.trust import hydra_problems, trust
 from ppo_cli.cli.validate import Settings, validated
-from ppo_cli.run_files import CRASH_FILE, REFUSED, WriteError, shown_path
-from ppo_cli.run_reader import job_return
+from ppo_cli.run_files import REFUSED, WriteError, shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hydra.core.override_parser.types import Override
-
     from ppo_cli.trainer import Trainer
 
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
@@ -49,15 +44,11 @@ KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed"
 
 def main(words: list[str] | None = None) -> int:
     """The console command. Returns the exit code."""
-    return guarded(lambda: command(sys.argv[1:] if words is None else words))
+    return run_command("ppo-train", command, words, has_flags=True)
 
 
 def command(words: list[str]) -> int:
     """Do what the words ask for."""
-    if words and words[0] in COMPLETION:
-        from ppo_cli.cli.complete import complete_train
-
-        return complete_train(words[1:])
     if problems := secret_problems(words):
         raise UserError(*problems)
     arguments = sort_arguments(words)
@@ -74,7 +65,7 @@ def command(words: list[str]) -> int:
         return 0
     composer = Composer(flags.get("--config-dir"), flags.get("--config-path"), flags.get("--config-name", CONFIG_NAME))
     if "--hydra-help" in flags or "--info" in flags:
-        composer.show(arguments)
+        show(composer, arguments)
         return 0
     print_warnings(arguments.warnings)
     if "--multirun" in flags:
@@ -84,7 +75,7 @@ def command(words: list[str]) -> int:
         return resume(composer, arguments)
     config, jobs = checked(composer, arguments)
     if "--cfg" in flags:
-        composer.show(arguments, config)
+        show(composer, arguments, config)
         return 0
     if config.hydra.mode == RunMode.MULTIRUN:
         return multirun(composer, arguments, config, jobs)
@@ -128,12 +119,6 @@ def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[
     return config, jobs
 
 
-def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
-    """The command line's settings, after those that the config itself sweeps over."""
-    params = config.hydra.sweeper.get("params") or {}
-    return composer.parse([*(f"{name}={values}" for name, values in params.items()), *settings])
-
-
 def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
     """Why a single run is not meant: the config sweeps over settings that the command line leaves open."""
     given = {setting.lstrip("+").partition("=")[0] for setting in settings}
@@ -155,14 +140,6 @@ def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
     given = next((override for name in names for override in overrides if override.startswith(name)), None)
     problem = folder_problem(folder, given or f"output_dir={config.get('output_dir')}")
     return [problem] if problem else []
-
-
-def trusted_on_command_line(arguments: Arguments) -> list[str]:
-    """The modules after ``trust=``."""
-    values = [
-        override.partition("=")[2] for override in arguments.overrides if override.lstrip("+").startswith("trust=")
-    ]
-    return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
 
 
 def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs: list[Settings]) -> int:
@@ -195,66 +172,6 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs:
     return 0
 
 
-def repeated_flags(arguments: Arguments) -> list[str]:
-    """The flags without which the settings would mean something else."""
-    flags = {"--config-dir", "--config-path", "--config-name"} & arguments.flags.keys()
-    return [word for flag in sorted(flags) for word in (flag, arguments.flags[flag])]
-
-
-def task(config: DictConfig) -> float:
-    """One job, in this process or in one of a launcher's. Returns the figure that a Hydra sweeper maximizes."""
-    hydra_config = HydraConfig.get()
-    run_dir = Path(hydra_config.runtime.output_dir)
-    overrides = [str(override) for override in hydra_config.overrides.task]
-    if hydra_config.mode == RunMode.MULTIRUN:
-        print(f"\nrun {int(hydra_config.job.num) + 1}: {' '.join(overrides)}", flush=True)
-
-    def work() -> float:
-        settings = validated(resolve(config, dict(hydra_config.runtime.choices)))
-        if hydra_config.mode == RunMode.MULTIRUN:
-            if is_done(settings, run_dir):
-                return job_return(run_dir)
-            settings = take_up(settings, run_dir)
-        return run(settings, run_dir, overrides)
-
-    try:
-        return reported(work, run_dir)
-    finally:
-        remove_if_empty(run_dir, Path(str(config.get("output_dir", "outputs"))))
-
-
-def reported(work: Callable[[], float], run_dir: Path) -> float:
-    """What ``work`` returns.
-
-    Raises:
-        ReportedError: in place of any other error, which has been told, and kept in the run folder.
-    """
-    try:
-        return work()
-    except UserError as error:
-        print_problems(error.problems)
-        raise ReportedError(USER_ERROR) from error
-    except WriteError as error:
-        print_problems([str(error)])
-        raise ReportedError(CRASH) from error
-    except ReportedError:
-        raise
-    except Exception as error:
-        report_crash(error, run_dir)
-        raise ReportedError(CRASH) from error
-
-
-def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
-    """Import what is heavy, and train; ``resume`` in the settings says that the run in the folder goes on."""
-    if settings["seeds"] is not None:
-        from ppo_cli.cli.seeds import train_seeds
-
-        return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
-    from ppo_cli.cli.run import train
-
-    return train(settings, run_dir, overrides, resume=settings["resume"] is not None)
-
-
 def trainer_of(overrides: list[str], run_dir: Path) -> Trainer:
     """What ``ppo-train`` with these settings would run, in ``run_dir``, for programs that drive the loop themselves."""
     config = Composer().compose(overrides)
@@ -262,14 +179,6 @@ def trainer_of(overrides: list[str], run_dir: Path) -> Trainer:
     from ppo_cli.cli.run import build_trainer
 
     return build_trainer(settings, run_dir, overrides)
-
-
-def report_crash(error: Exception, run_dir: Path) -> None:
-    """Show the traceback once, and leave it in the run folder if the run had begun."""
-    traceback.print_exception(error)
-    if run_dir.is_dir() and any(run_dir.iterdir()):
-        with suppress(OSError):  # a full disk may be what ended the run
-            (run_dir / CRASH_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 
 
 def resume(composer: Composer, arguments: Arguments) -> int:
@@ -305,13 +214,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     for each in [folder, *members]:
         if problem := write_problem(each):
             raise UserError(f"resume={shown_path(folder)}: {problem}; put a copy elsewhere to go on")
-    try:
-        run(settings, folder, arguments.overrides)
-    except (UserError, ReportedError, WriteError):
-        raise
-    except Exception as error:
-        report_crash(error, folder)
-        raise ReportedError(CRASH) from error
+    reported(lambda: run(settings, folder, arguments.overrides), folder)
     return 0
 
 

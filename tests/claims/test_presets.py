@@ -10,8 +10,8 @@ import pytest
 
 from ppo_cli.claims.base import NAMES
 from ppo_cli.cli import report
-from ppo_cli.cli.compose import Composer, choices_of, combinations, resolve
-from ppo_cli.cli.train import swept_settings
+from ppo_cli.cli.compose import Composer, choices_of, resolve
+from ppo_cli.cli.sweep import combinations, swept_settings
 from ppo_cli.cli.validate import validated
 from tests.cli.helpers import Shell
 

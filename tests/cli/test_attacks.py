@@ -43,7 +43,7 @@ def commands(shell: Shell, run: Path) -> dict[str, list[str]]:
     }
 
 
-def refused(shell: Shell, run: Path, *reasons: str) -> None:
+def assert_refused(shell: Shell, run: Path, *reasons: str) -> None:
     """Each command that reads the run says one of the reasons, and nothing has been run or written."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for command, words in commands(shell, run).items():
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_would_run_code_or_is_none_is_refused_by_every_command
     shell: Shell, run: Path, data: bytes
 ) -> None:
     plant(run, data)
-    refused(shell, run, "not a checkpoint", "no checkpoint of a learner")
+    assert_refused(shell, run, "not a checkpoint", "no checkpoint of a learner")
 
 
 EVIL_MODULE = f"""
@@ -136,7 +136,7 @@ def test_a_run_folder_that_names_code_is_refused_by_every_command(
     if part == "trust":
         config["env"]["_target_"], reason = "evil.Evil", "trust=evil"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    refused(shell, run, reason)
+    assert_refused(shell, run, reason)
     assert "evil" not in sys.modules
 
 
@@ -169,7 +169,7 @@ def test_a_run_folder_that_names_code_is_refused_by_every_command(
 )
 def test_a_config_that_is_none_is_refused_by_every_command(shell: Shell, run: Path, text: str) -> None:
     (run / "config.yaml").write_text(text)
-    refused(shell, run, "config.yaml: ")
+    assert_refused(shell, run, "config.yaml: ")
 
 
 def test_links_out_of_a_run_folder_are_not_written_through(shell: Shell, run: Path) -> None:

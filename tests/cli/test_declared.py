@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ppo_cli.cli.compose import Composer, resolve
-from ppo_cli.cli.declared import SUPPLIED, Option, Setting, UndeclaredError, declared_settings
+from ppo_cli.cli.declared import SUPPLIED, Option, Setting, declared_settings
+from ppo_cli.cli.sources import UndeclaredError
 from ppo_cli.settings import Range
 
 COMPOSER = Composer()

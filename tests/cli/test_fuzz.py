@@ -16,8 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.cli import exporting, saved
-from ppo_cli.cli import train as train_command
+from ppo_cli.cli import exporting, run, saved, seeds
 from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.validate import EVAL_SETTINGS, EXPORT_SETTINGS, TRAIN_SETTINGS
 from tests.cli.helpers import SHORT_RUN, Shell
@@ -71,15 +70,16 @@ def try_all(examples: int, strategy: st.SearchStrategy[Any], check: Callable[[An
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(strategy)
-    def run(example: Any) -> None:
+    def each(example: Any) -> None:
         check(example)
 
-    run()
+    each()
 
 
 def rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands come to where the work would begin, and return."""
-    monkeypatch.setattr(train_command, "run", lambda *_, **__: 0.0)
+    monkeypatch.setattr(run, "train", lambda *_, **__: 0.0)
+    monkeypatch.setattr(seeds, "train_seeds", lambda *_, **__: 0.0)
     monkeypatch.setattr(saved, "play", lambda *_, **__: {"greedy": FIGURES})
     monkeypatch.setattr(exporting, "export", lambda *_: [])
 
@@ -102,7 +102,8 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
-def ends_well(shell: Shell, command: str, line: list[str]) -> None:
+def assert_ends_well(shell: Shell, command: str, line: list[str]) -> None:
+    """The command is done, or it is explained why not, and nothing is left behind."""
     before = content(shell.folder)
     code = getattr(shell, command)(*line)
     assert code in (0, 2), (line, shell.err)
@@ -115,7 +116,7 @@ def ends_well(shell: Shell, command: str, line: list[str]) -> None:
 @deep_timeout
 @DEPTHS
 def test_every_line_of_train_is_valid_or_explained(idle: Shell, examples: int) -> None:
-    try_all(examples, lines, lambda line: ends_well(idle, "train", line))
+    try_all(examples, lines, lambda line: assert_ends_well(idle, "train", line))
 
 
 @deep_timeout
@@ -123,7 +124,7 @@ def test_every_line_of_train_is_valid_or_explained(idle: Shell, examples: int) -
 def test_every_sweep_is_valid_or_explained(idle: Shell, examples: int) -> None:
     several = st.builds("{}={},{}".format, names, values, values).filter(lambda word: " " not in word)
     sweeps = st.tuples(lines, st.lists(several, min_size=1, max_size=2)).map(lambda parts: ["-m", *parts[0], *parts[1]])
-    try_all(examples, sweeps, lambda line: ends_well(idle, "train", line))
+    try_all(examples, sweeps, lambda line: assert_ends_well(idle, "train", line))
 
 
 @deep_timeout
@@ -134,7 +135,7 @@ def test_every_config_file_is_valid_or_explained(idle: Shell, examples: int) -> 
 
     def check(text: str) -> None:
         (group / "theirs.yaml").write_text(f"# @package _global_\n{text}", encoding="utf-8")
-        ends_well(idle, "train", ["--config-dir", "configs", "experiment=theirs"])
+        assert_ends_well(idle, "train", ["--config-dir", "configs", "experiment=theirs"])
 
     try_all(examples, files, check)
 
@@ -157,14 +158,14 @@ def test_every_line_of_the_other_commands_is_valid_or_explained(
     )
     lines_of_command = st.tuples(runs, settings_of(declaration)).map(lambda parts: [*parts[0], *parts[1]])
     (with_run.folder / "outputs/cartpole/ppo/it/evaluation.json").write_text("{}")
-    try_all(examples, lines_of_command, lambda line: ends_well(with_run, command, line))
+    try_all(examples, lines_of_command, lambda line: assert_ends_well(with_run, command, line))
 
 
 @deep_timeout
 @DEPTHS
 def test_every_resume_is_valid_or_explained(with_run: Shell, examples: int) -> None:
     resumes = lines.map(lambda line: ["resume=latest", *line])
-    try_all(examples, resumes, lambda line: ends_well(with_run, "train", line))
+    try_all(examples, resumes, lambda line: assert_ends_well(with_run, "train", line))
 
 
 @deep_timeout
@@ -178,7 +179,7 @@ def test_every_config_of_a_run_folder_is_valid_or_explained_by_every_command(wit
         node = {**whole[part], name: value} if part in whole and isinstance(whole[part], dict) else value
         path.write_text(text if part == "raw" else yaml.safe_dump({**whole, part: node}), encoding="utf-8")
         for command, line in (("eval", ["latest"]), ("export", ["latest"]), ("train", ["resume=latest"])):
-            ends_well(with_run, command, line)
+            assert_ends_well(with_run, command, line)
 
     inner = st.sampled_from(["_target_", "name", "mines", "id", "hidden", "x"])
     changes = st.tuples(st.sampled_from([*whole, "raw", "raw", "env", "algo", "network"]), inner, junk, files)
@@ -195,6 +196,6 @@ def test_every_description_of_an_export_is_valid_or_explained(with_run: Shell, e
 
     def check(text: str) -> None:
         (folder / "policy.json").write_text(text, encoding="utf-8")
-        ends_well(with_run, "eval", ["theirs"])
+        assert_ends_well(with_run, "eval", ["theirs"])
 
     try_all(examples, described | files, check)

@@ -16,13 +16,15 @@ import json, sys, time
 from ppo_cli.cli.{command} import main
 started = time.process_time()
 code = main({words!r})
-heavy = [name for name in ("torch", "gymnasium", "tensorboard", "numba") if name in sys.modules]
+heavy = [name for name in {heavy!r} if name in sys.modules]
 print(json.dumps({{"code": code, "heavy": heavy}}), file=sys.stderr)
 """
 
+HEAVY = ("torch", "numpy", "gymnasium", "tensorboard", "numba", "matplotlib", "optuna")
+
 
 def probe(folder: Path, command: str, words: list[str]) -> dict[str, object]:
-    script = PROBE.format(command=command, words=words)
+    script = PROBE.format(command=command, words=words, heavy=HEAVY)
     result = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
     answer: dict[str, object] = json.loads(result.stderr.splitlines()[-1])
     return answer
@@ -46,6 +48,12 @@ def probe(folder: Path, command: str, words: list[str]) -> dict[str, object]:
         ("play", ["--help"], 0),
         ("play", ["-sc", "query=ppo-play latest sample="], 0),
         ("play", ["nowhere", "output=x.avi"], 2),
+        ("report", ["--help"], 0),
+        ("report", ["-sc", "query=ppo-report latest format="], 0),
+        ("search", ["--help"], 0),
+        ("search", ["-sc", "query=ppo-search sampler="], 0),
+        ("export", ["--help"], 0),
+        ("export", ["-sc", "query=ppo-export latest format="], 0),
     ],
 )
 def test_nothing_heavy_is_imported(tmp_path: Path, command: str, words: list[str], code: int) -> None:
@@ -53,7 +61,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path, command: str, words: list[str
 
 
 def test_a_gymnasium_id_is_checked_without_torch(tmp_path: Path) -> None:
-    assert probe(tmp_path, "train", ["env=acrobot", "--cfg", "job"]) == {"code": 0, "heavy": ["gymnasium"]}
+    assert probe(tmp_path, "train", ["env=acrobot", "--cfg", "job"]) == {"code": 0, "heavy": ["numpy", "gymnasium"]}
 
 
 def test_python_m_ppo_cli_is_the_same_program(tmp_path: Path) -> None:

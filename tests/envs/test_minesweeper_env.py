@@ -39,7 +39,8 @@ def assert_same_boards(left: Boards, right: Boards) -> None:
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
 
 
-def play_both(rules: Rules, seed: int, num_games: int, num_steps: int, shaping: float) -> int:
+def assert_both_play_alike(rules: Rules, seed: int, num_games: int, num_steps: int, shaping: float) -> int:
+    """Kernel and reference show the same after every step. Returns how many games ended."""
     fast, slow = (Minefield(num_games, rules, shaping=shaping, backend=backend) for backend in ("numba", "reference"))
     for field in (fast, slow):
         field.start(range(seed, seed + num_games))
@@ -80,13 +81,14 @@ def test_the_kernel_plays_full_games_of_every_level_as_the_reference_does(
     level: tuple[int, int, int], first_click: FirstClick
 ) -> None:
     rules = Rules(*level, first_click)
-    assert play_both(rules, seed=5, num_games=4, num_steps=level[0] * level[1] // 3, shaping=0.7) >= 8
+    ended = assert_both_play_alike(rules, seed=5, num_games=4, num_steps=level[0] * level[1] // 3, shaping=0.7)
+    assert ended >= 8
 
 
 @settings(max_examples=40, deadline=None)
 @given(rules=any_rules(), seed=st.integers(0, 2**63))
 def test_the_kernel_equals_the_reference_on_boards_of_any_shape(rules: Rules, seed: int) -> None:
-    play_both(rules, seed, 4, 20, shaping=1.0)
+    assert_both_play_alike(rules, seed, 4, 20, shaping=1.0)
 
 
 @pytest.mark.parametrize("first_click", FIRST_CLICKS)

@@ -1,0 +1,66 @@
+"""Sentences about what somebody typed: what was given, what was expected, the nearest thing that exists."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+import yaml
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+
+def unreadable(text: str) -> str:
+    """The sentence for a value that Hydra's grammar cannot read."""
+    name, _, value = text.partition("=")
+    quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
+    return f"{text}: the value has characters that need quotes: {quoted}"
+
+
+def sweep_problem(override: Override) -> str:
+    """The sentence for several values where there is one run."""
+    line = override.input_line or ""
+    name, _, value = line.partition("=")
+    list_hint = f"; for a list: {name}=[{value}]" if re.fullmatch(r"[\w.,-]+", value) else ""
+    return f"{line}: several values are a sweep: ppo-train -m {line}{list_hint}"
+
+
+def unknown_setting(
+    name: str, value: str, known: Iterable[str], groups: Iterable[str] = (), *, command: str = "ppo-train"
+) -> str:
+    """The sentence for a setting that does not exist, with the nearest one that does."""
+    given = f"{name}={value}"
+    public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
+    guess = closest(name, public) or closest(name.rpartition(".")[2], [key for key in public if "." in key], tail=True)
+    if guess:
+        return f"{given}: there is no setting {name}. Did you mean {guess}={value}?"
+    parent = name.rpartition(".")[0]
+    inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
+    offered = [word for word in inside if word not in ("_target_", "name")]
+    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
+    return f"{given}: there is no setting {name}; {has}"
+
+
+def unnamed_network(name: str, value: str) -> str:
+    """The sentence for a setting of a network that nobody named."""
+    return f"{name}={value}: network=auto chooses by itself; to set something, name one: network=mlp {name}={value}"
+
+
+def closest(word: str, words: Iterable[str], *, tail: bool = False) -> str | None:
+    """The most similar of ``words``, or None where none is near; ``tail`` compares what follows the last dot."""
+    spelled = {(known.rpartition(".")[2] if tail else known).lower(): known for known in words}
+    found = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.7)
+    return spelled[found[0]] if found else None
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of Hydra says, without its advice on Hydra's internals."""
+    cause = (
+        error.__cause__ if isinstance(error, HydraException) and error.__cause__ and not str(error).strip() else error
+    )
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        return f"{cause.problem_mark.name}, line {cause.problem_mark.line + 1}: {cause.problem}"
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__
