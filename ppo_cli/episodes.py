@@ -35,6 +35,7 @@ class EpisodeWindow:
         self.size = size
         self.count = 0
         self._values: dict[str, NDArray[np.float64]] = {}  # tag to [W], oldest first
+        self._metrics: dict[str, float] | None = {}  # of these values, None where they are not known yet
 
     def add(self, episode_return: Figures, episode_length: Figures, extra: Mapping[str, Figures] | None = None) -> None:
         """Take in the k episodes that finished during one update, in the order they ended.
@@ -48,6 +49,7 @@ class EpisodeWindow:
         self.count += finished
         if finished == 0:
             return
+        self._metrics = None
         keep = max(self.size, finished)
         for tag, value in {RETURN_TAG: episode_return, LENGTH_TAG: episode_length, **(extra or {})}.items():
             latest = np.asarray(value.cpu() if isinstance(value, Tensor) else value, np.float64)
@@ -55,8 +57,11 @@ class EpisodeWindow:
 
     def metrics(self) -> dict[str, float]:
         """Window means by tag, the spread of the return, and the count so far. Empty before the first episode ends."""
-        if not self._values:
-            return {}
+        if self._metrics is None:
+            self._metrics = self._figures()
+        return self._metrics
+
+    def _figures(self) -> dict[str, float]:
         episode_return = self._values[RETURN_TAG]
         means = {tag: float(value.sum()) / len(value) for tag, value in self._values.items()}
         deviation = episode_return - means[RETURN_TAG]
@@ -77,3 +82,4 @@ class EpisodeWindow:
         """Continue from what ``state_dict`` returned."""
         self.count = int(state["count"])
         self._values = {tag: value.numpy().copy() for tag, value in state["values"].items()}
+        self._metrics = self._figures() if self._values else {}

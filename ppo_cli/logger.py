@@ -53,6 +53,8 @@ EXIT_CODES: dict[Status, int] = {"completed": 0, "interrupted": 130, "failed": 1
 NO_FIGURES = ("env_steps", "update", "wall_time")
 """What a line of ``metrics.jsonl`` says of when it was written."""
 
+ENCODER = json.JSONEncoder(allow_nan=False)
+
 LAYOUT = {
     "trust region": {
         "KL divergence": ["losses/kl", "losses/kl_last_epoch"],
@@ -199,7 +201,7 @@ class RunLogger:
             "wall_time": round(self._events.clock(), 3),
         }
         line |= {tag: json_value(value) for tag, value in scalars.items()}
-        self._metrics_file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._metrics_file.write((ENCODER.encode(line) + "\n").encode())
         self.display.update(self._snapshot())
         return scalars
 
@@ -268,10 +270,10 @@ class RunLogger:
 
 def read_scalars(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The values as Python numbers, in the order given: one transfer for all tensors that lie on a device."""
-    values = {tag: value.detach() if isinstance(value, Tensor) else value for tag, value in metrics.items()}
-    away = {tag: value for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    tensors = {tag: value.detach() for tag, value in metrics.items() if isinstance(value, Tensor)}
+    away = {tag: value for tag, value in tensors.items() if not value.is_cpu}
     arrived = torch.stack([value.float() for value in away.values()]).tolist() if away else []
-    return {tag: float(value) for tag, value in (values | dict(zip(away, arrived, strict=True))).items()}
+    return {tag: float(v) for tag, v in {**metrics, **tensors, **dict(zip(away, arrived, strict=True))}.items()}
 
 
 def to_yaml(value: object) -> str:

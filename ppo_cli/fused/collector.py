@@ -107,7 +107,7 @@ class FusedCollector(Collector):
         """Random numbers, the weights and the moments as they stand now."""
         noise = self.policy.noise(self.rollout_length, self.state.action_generator)
         self.actor = self.actor._replace(noise=noise.numpy())
-        acting.transpose(self.actor.network, self.actor.transposed)
+        acting.transpose_weights(self.actor.network, self.actor.transposed)
         if self.state.obs_normalizer.enabled:
             moments = self.state.obs_normalizer.moments
             self.actor.moments.rows_seen[:] = moments.count.numpy()
@@ -213,6 +213,8 @@ class FusedCollector(Collector):
         """As ``Collector.report_episodes``."""
         terminated, truncated = self.outcome.terminated.reshape(-1), self.outcome.truncated.reshape(-1)
         ended = np.flatnonzero(terminated | truncated)
+        if not len(ended):
+            return
         figures = {tag: figure.numpy().reshape(-1)[ended] for tag, figure in self.figures.items()}
         if self.may_truncate:
             figures[TRUNCATED_TAG] = (truncated > terminated)[ended]

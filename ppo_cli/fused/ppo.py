@@ -16,9 +16,11 @@ from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
+from ppo_cli.kernels.adam import Adam
 from ppo_cli.kernels.advantages import Advantages
 from ppo_cli.kernels.mlp import Network, new_scratch
-from ppo_cli.kernels.ppo import (
+from ppo_cli.kernels.ppo import NOT_FINITE, STOPPED, Exchange, Objective, Samples, update
+from ppo_cli.kernels.report import (
     CLIPFRAC,
     COUNT,
     ENTROPY,
@@ -26,18 +28,11 @@ from ppo_cli.kernels.ppo import (
     K1,
     K3,
     KL,
-    NOT_FINITE,
     NUM_FIGURES,
     POLICY_LOSS,
     RATIO_MAX,
-    STOPPED,
     VALUE_LOSS,
-    Adam,
-    Exchange,
-    Objective,
-    Samples,
     averages,
-    update,
 )
 from ppo_cli.kernels.threads import new_barrier
 from ppo_cli.losses import MAX_LOG_RATIO
@@ -230,7 +225,10 @@ class FusedPPO:
 
 def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray[np.int64]:
     """The order of the samples in each epoch, [epochs, B]."""
-    return np.stack([torch.randperm(batch, generator=generator).numpy() for _ in range(num_epochs)])
+    order = torch.empty((num_epochs, batch), dtype=torch.int64)
+    for epoch in order:
+        torch.randperm(batch, generator=generator, out=epoch)
+    return order.numpy()
 
 
 def num_slices(network: Network, minibatch: int) -> int:

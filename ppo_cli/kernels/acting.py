@@ -1,7 +1,7 @@
 """One step of a policy in one call: normalize, forward, sample, and the row of the rollout that remembers it.
 
 Environments are few and layers wide while acting, so here the outputs of a layer lie along the last axis, which takes
-transposed weights: `transpose` makes them once for each rollout.
+transposed weights: `transpose_weights` makes them once for each rollout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, vectorized
 from ppo_cli.kernels.exponential import exp
-from ppo_cli.kernels.linear import Floats, activate, add_product
+from ppo_cli.kernels.linear import Floats, activate, add_product, transpose
 from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
 
 Doubles = NDArray[np.float64]
@@ -59,13 +59,15 @@ class Rows(NamedTuple):
 
 
 @compiled
-def transpose(network: Network, out: Floats) -> None:
-    """``out`` [P] as ``parameters``, but with each layer's weights [outputs, inputs] as [inputs, outputs]."""
+def transpose_weights(network: Network, out: Floats) -> None:
+    """``out`` [P] as ``parameters``, but with the weights [outputs, inputs] that acting reads as [inputs, outputs]."""
+    policy = len(network.layers) - 2
     for number in range(len(network.layers)):
-        weights, _, inputs, outputs = network.layers[number]
-        for o in range(outputs):
-            for i in range(inputs):
-                out[weights + i * outputs + o] = network.parameters[weights + o * inputs + i]
+        if number < network.depth or number == policy:
+            weights, _, inputs, outputs = network.layers[number]
+            end = weights + inputs * outputs
+            rows = network.parameters[weights:end].reshape((outputs, inputs))
+            transpose(rows, outputs, inputs, out[weights:end].reshape((inputs, outputs)))
 
 
 @compiled

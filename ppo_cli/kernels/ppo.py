@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels import policies
-from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.adam import Adam, adam_step, sum_gradients
+from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import (
@@ -38,10 +39,8 @@ from ppo_cli.kernels.policies import (
     gaussian_slopes,
     gaussian_terms,
 )
+from ppo_cli.kernels.report import CLIPFRAC, ENTROPY, K1, K3, KL, POLICY_LOSS, RATIO_MAX, VALUE_LOSS, write_report
 from ppo_cli.kernels.threads import Barrier, meet, share
-
-POLICY_LOSS, VALUE_LOSS, ENTROPY, CLIPFRAC, K1, K3, KL, RATIO_MAX, COUNT, GRAD_NORM, NUM_FIGURES = range(11)
-"""Columns of the report, one row for each minibatch."""
 
 ACTOR, CRITIC, BOTH = 0, 1, 2
 
@@ -49,7 +48,6 @@ COMPLETE, STOPPED, NOT_FINITE = 0, 1, 2
 """How an update ended: all steps taken, ended early by the KL, or refused because of a NaN or infinite gradient."""
 
 POLICY_ENTROPY, POLICY_KL = policies.ENTROPY, policies.KL
-BLOCK = 256
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 
@@ -89,20 +87,6 @@ class Minibatch(NamedTuple):
     mean: np.float32  # subtracted from each advantage,
     scale: np.float32  # which is then multiplied by this
     weight: np.float32  # of one valid sample: 1 / their count
-
-
-class Adam(NamedTuple):
-    """Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as torch.optim.AdamW."""
-
-    first: Floats  # [P] running mean of the gradient
-    second: Floats  # [P] and of its square
-    steps_taken: int
-    learning_rate: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    max_grad_norm: float
 
 
 class Exchange(NamedTuple):
@@ -264,84 +248,6 @@ def learn_slice(
             forward_value(network, scratch, n)
             value_loss_of_tile(scratch.value[0], scratch.d_value[0], minibatch, sums, index)
         backward(network, scratch, gradient, has_policy, has_value, n)
-
-
-@vectorized
-def adam_step(adam: Adam, parameters: Floats, gradient: Floats, first: int, end: int, step: int, scale: float) -> None:
-    """Step number ``step`` on parameters[first:end], down ``scale`` times the gradient."""
-    beta1, beta2 = np.float32(adam.beta1), np.float32(adam.beta2)
-    size = np.float32(adam.learning_rate / (1.0 - adam.beta1**step))
-    inverse_root = np.float32(1.0 / math.sqrt(1.0 - adam.beta2**step))
-    kept = np.float32(1.0 - adam.learning_rate * adam.weight_decay)
-    eps, factor = np.float32(adam.eps), np.float32(scale)
-    # loops that start at 0 are vectorized, others are not: their indices might count from the end
-    x, g, m, v = parameters[first:end], gradient[first:end], adam.first[first:end], adam.second[first:end]
-    for p in range(len(x)):
-        slope = g[p] * factor
-        mean = beta1 * m[p] + (_ONE - beta1) * slope
-        square = beta2 * v[p] + (_ONE - beta2) * slope * slope
-        m[p], v[p] = mean, square
-        x[p] = kept * x[p] - size * mean / (np.sqrt(square) * inverse_root + eps)
-
-
-@vectorized
-def sum_gradients(gradient: Floats, first: int, end: int) -> Any:  # noqa: ANN401 (a float)
-    """Leave the sum over all slices in gradient[0, first:end]; the sum of its squares."""
-    total = gradient[0, first:end]
-    for s in range(1, len(gradient)):
-        part = gradient[s, first:end]
-        for p in range(len(total)):
-            total[p] += part[p]
-    squares = 0.0
-    for start in range(0, len(total), BLOCK):  # blocks in float32, their sum in float64
-        block = total[start : start + BLOCK]
-        square = _ZERO
-        for p in range(len(block)):
-            square += block[p] * block[p]
-        squares += np.float64(square)
-    return squares
-
-
-@vectorized
-def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: int, norm: float) -> None:
-    """Fill a row of the report from the units' ``sums`` [U, NUM_FIGURES]."""
-    for figure in range(NUM_FIGURES):
-        total = sums[0, figure]
-        for u in range(1, len(sums)):
-            total = max(total, sums[u, figure]) if figure == RATIO_MAX else total + sums[u, figure]
-        report[figure] = total
-    report[COUNT] = count
-    report[GRAD_NORM] = norm
-
-
-@compiled
-def averages(report: NDArray[np.float64], per_epoch: int) -> Any:  # noqa: ANN401 (an array and an integer)
-    """Means over the minibatches of ``report`` that were looked at, and how many steps were taken.
-
-    The first row [2, NUM_FIGURES] is of all epochs, the second of the last one; NaN where there is nothing to average.
-    """
-    means = np.zeros((2, NUM_FIGURES))
-    seen, steps, last = np.zeros(2), 0, 0
-    for row in range(len(report)):
-        if not math.isnan(report[row, COUNT]):
-            last = row
-    for row in range(len(report)):
-        if math.isnan(report[row, COUNT]):
-            continue
-        is_taken = math.isfinite(report[row, GRAD_NORM])
-        steps += is_taken
-        for part in range(2 if row >= last // per_epoch * per_epoch else 1):
-            seen[part] += 1.0
-            for figure in range(GRAD_NORM):
-                share_of = 1.0 if figure == RATIO_MAX else max(report[row, COUNT], 1.0)
-                means[part, figure] += report[row, figure] / share_of
-            if is_taken:
-                means[part, GRAD_NORM] += report[row, GRAD_NORM]
-    for part in range(2):
-        for figure in range(GRAD_NORM):
-            means[part, figure] /= seen[part]
-    means[0, GRAD_NORM] /= steps
-    return means, steps
 
 
 @vectorized

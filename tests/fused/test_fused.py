@@ -23,7 +23,7 @@ from ppo_cli.faults import NonFiniteError
 from ppo_cli.fused.ppo import MAX_SLICED, MAX_SLICES, FusedPPO, num_slices
 from ppo_cli.fused.workers import PROBES, Workers, useful_threads
 from ppo_cli.kernels.mlp import Network, tile_for
-from ppo_cli.kernels.ppo import COUNT, K3
+from ppo_cli.kernels.report import COUNT, K3
 from tests.fused.helpers import ENVS, Run, assert_same_learning, assert_same_metrics, assert_same_rollout, make_run
 
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
