@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from llvmlite import binding, ir
 from numba.core import cgutils as untyped_cgutils
+from numba.core.errors import TypingError
 
 cgutils: Any = untyped_cgutils
 
@@ -59,7 +60,13 @@ class Memory:
         self.kind = ir.VectorType(FLOAT, lanes)
 
     def address(self, kind: Any, array: Any, *indices: Any) -> Any:
-        """Of an element of an array of this ``kind``, which is Numba's."""
+        """Of an element of an array of this ``kind``, which is Numba's.
+
+        Raises:
+            TypingError: its elements may have gaps between them, while the kernel is compiled.
+        """
+        if kind.layout != "C":
+            raise TypingError(f"vectors are read from contiguous memory, not from {kind}")
         made = self.context.make_array(kind)(self.context, self.builder, array)
         return cgutils.get_item_pointer(self.context, self.builder, kind, made, indices)
 
