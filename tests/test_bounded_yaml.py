@@ -20,9 +20,19 @@ plain = st.recursive(
 )
 
 
+def refusal(text: str) -> str | None:
+    """Why the text is refused, if it is."""
+    try:
+        require_bounded(text)
+    except yaml.YAMLError as error:
+        return str(error)
+    return None
+
+
 @given(plain)
 def test_what_yaml_writes_of_plain_values_is_allowed(value: object) -> None:
-    require_bounded(yaml.safe_dump([value, value]))  # the second one is an alias of the first, where it is a list
+    text = yaml.safe_dump([value, value])  # the second one is an alias of the first, where it is a list
+    assert refusal(text) is None
 
 
 @pytest.mark.parametrize(
@@ -48,10 +58,9 @@ def test_what_grows_beyond_all_bounds_is_refused(text: str, reason: str) -> None
 )
 def test_an_alias_counts_as_much_as_what_it_stands_for(monkeypatch: pytest.MonkeyPatch, text: str, count: int) -> None:
     monkeypatch.setattr("ppo_cli.bounded_yaml.MOST_VALUES", count)
-    require_bounded(text)
+    assert refusal(text) is None
     monkeypatch.setattr("ppo_cli.bounded_yaml.MOST_VALUES", count - 1)
-    with pytest.raises(yaml.YAMLError):
-        require_bounded(text)
+    assert refusal(text) is not None
 
 
 def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
