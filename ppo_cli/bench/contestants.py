@@ -117,7 +117,7 @@ def OneHotMinesweeper() -> Any:  # noqa: ANN401, N802 - stands for an environmen
     import gymnasium
 
     from ppo_cli.envs.minesweeper.gymnasium_env import MinesweeperEnv
-    from ppo_cli.networks.board import NUM_PLANES, planes
+    from ppo_cli.networks.codes import NUM_PLANES, planes
 
     space = gymnasium.spaces.Box(0.0, 1.0, (NUM_PLANES, 9, 9), np.float32)
     return gymnasium.wrappers.TransformObservation(
@@ -135,7 +135,7 @@ def board_policy() -> tuple[Any, dict[str, Any]]:
     from stable_baselines3.common.policies import ActorCriticCnnPolicy
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-    from ppo_cli.networks.board import NUM_PLANES
+    from ppo_cli.networks.codes import NUM_PLANES
 
     class Trunk(BaseFeaturesExtractor):
         def __init__(self, observation_space: Any) -> None:  # noqa: ANN401

@@ -12,18 +12,16 @@ from typing import Annotated, Any, Literal
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
-from ppo_cli.networks.convolution import Convolution
+from ppo_cli.networks.codes import NUM_PLANES, convolve_board
+from ppo_cli.networks.convolution import Convolution, computes_in_bfloat16
 from ppo_cli.networks.symmetric import NUM_SYMMETRIES, SymmetricConv
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Distribution, Obs
-
-HIDDEN_CODE = -1
-NUM_CODES = 10  # -1 hidden, 0 to 8 shown; -2, a mine that was hit, ends the game and reads as hidden
-NUM_PLANES = NUM_CODES + 2  # and: on the board (the padding around it is not), share of the cells still hidden
 
 
 class Board(nn.Module):
@@ -84,17 +82,17 @@ class Board(nn.Module):
     def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         """{board [B, H, W] int8, legal [B, H * W]} -> a policy over [B] and the value [B]."""
         assert isinstance(obs, dict)
-        x = self.features(planes(obs["board"]))
+        x = self.features(obs["board"])
         cells = x.permute(0, 2, 3, 1).flatten(1, 2)
         # Averaging over the channels of an orbit leaves what no symmetry changes; for the logits, their weights do it.
         weight = self.policy_head.weight.repeat_interleave(self.channels_of_orbit, dim=1) / self.channels_of_orbit
-        logits = functional.linear(cells, weight, self.policy_head.bias).squeeze(-1)
-        value = self.value_head(self.critic_hidden(self.pooled(cells)).relu())
+        scores, total = read(cells, weight.squeeze(0))
+        value = self.value_head(self.critic_hidden(self.pooled(cells, total)).relu())
+        logits = scores + self.policy_head.bias
         return Categorical.from_logits(logits, obs["legal"]), value.float().squeeze(-1)
 
-    def pooled(self, cells: Tensor) -> Tensor:
-        """What the critic sees of the features [B, H * W, channels] over the board."""
-        total = torch.bmm(torch.ones_like(cells[:, :1, :1]).expand(-1, 1, cells.shape[1]), cells).squeeze(1)
+    def pooled(self, cells: Tensor, total: Tensor) -> Tensor:
+        """What the critic sees of the features [B, H * W, channels] over the board, whose sum is ``total``."""
         pooled = self.over_orbits(total / cells.shape[1])
         if self.pooling == "mean_max":
             pooled = torch.cat([pooled, self.over_orbits(cells).amax(dim=1)], dim=-1)
@@ -105,10 +103,11 @@ class Board(nn.Module):
         orbit = self.channels_of_orbit
         return x.view(*x.shape[:-1], x.shape[-1] // orbit, orbit).mean(-1) if orbit > 1 else x
 
-    def features(self, x: Tensor) -> Tensor:
-        """[B, planes, H, W] -> [B, channels, H, W]."""
+    def features(self, board: Tensor) -> Tensor:
+        """[B, H, W] -> [B, channels, H, W]."""
         first, *rest = self.convolutions
-        x = first(x, rectifies=True)
+        assert isinstance(first, Convolution | SymmetricConv)
+        x = convolve_board(board, *first.weights(), may_shorten=first.may_shorten)
         while rest:
             if self.residual and len(rest) > 1:
                 x = (x + rest[1](rest[0](x, rectifies=True))).relu()
@@ -118,12 +117,32 @@ class Board(nn.Module):
         return x
 
 
-def planes(board: Tensor) -> Tensor:
-    """Cell codes [B, H, W] int8 -> planes [B, NUM_PLANES, H, W] float32 in channels-last order."""
-    code = board.clamp(min=HIDDEN_CODE).long() - HIDDEN_CODE
-    x = torch.zeros((*board.shape, NUM_PLANES), dtype=torch.float32, device=board.device)
-    x.scatter_(-1, code.unsqueeze(-1), 1.0)
-    x[..., NUM_CODES] = 1.0
-    share = (code == 0).float().mean(dim=(1, 2), keepdim=True)
-    x.select(-1, NUM_CODES + 1).copy_(share.expand_as(code))  # so written, an exported graph keeps the sizes open
-    return x.permute(0, 3, 1, 2)
+def read(cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of the cells [B, P, C] with ``weight`` [C], [B, P], and their sum over P, [B, C]."""
+    if computes_in_bfloat16(cells):
+        return Reading.apply(cells, weight.to(cells.dtype))  # type: ignore[no-untyped-call, no-any-return]
+    return functional.linear(cells, weight.unsqueeze(0)).squeeze(-1), sum_of(cells)
+
+
+def sum_of(cells: Tensor) -> Tensor:
+    """[B, P, C] -> [B, C], as a product: it is faster than a sum along the middle."""
+    return torch.bmm(torch.ones_like(cells[:, :1, :1]).expand(-1, 1, cells.shape[1]), cells).squeeze(1)
+
+
+class Reading(torch.autograd.Function):
+    """`read`, whose gradient writes each cell's features once, not twice and a third time for the sum of the two."""
+
+    @staticmethod
+    def forward(ctx: Any, cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """As ``read``."""
+        ctx.save_for_backward(cells, weight)
+        return functional.linear(cells, weight.unsqueeze(0)).squeeze(-1), sum_of(cells)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_scores: Tensor, of_total: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """[B, P] and [B, C] -> the gradients of cells and weight."""
+        cells, weight = ctx.saved_tensors
+        left = torch.stack([of_scores, torch.ones_like(of_scores)], dim=2)
+        right = torch.stack([weight.expand_as(of_total), of_total], dim=1)
+        return torch.bmm(left, right), of_scores.flatten() @ cells.flatten(0, 1)

@@ -39,8 +39,12 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor, *, rectifies: bool = False) -> Tensor:
         """[B, C, H, W] -> [B, K, H, W], through a ReLU if ``rectifies``."""
+        return convolve(x, *self.weights(), rectifies=rectifies, may_shorten=self.may_shorten)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """[K, C, 3, 3] and [K]."""
         assert self.bias is not None
-        return convolve(x, self.weight, self.bias, rectifies=rectifies, may_shorten=self.may_shorten)
+        return self.weight, self.bias
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectifies: bool = False, may_shorten: bool = True) -> Tensor:
@@ -53,12 +57,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectifies: bool = False
 
 
 def has_shorter_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Under autocast to bfloat16 on a CPU, with channels enough; compiled code keeps what its compiler knows."""
+    """In bfloat16 on a CPU, with channels enough."""
+    return computes_in_bfloat16(x) and min(weight.shape[:2]) >= MIN_CHANNELS
+
+
+def computes_in_bfloat16(x: Tensor) -> bool:
+    """Under autocast to bfloat16 on a CPU; compiled code keeps what its compiler knows."""
     return (
         x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and min(weight.shape[:2]) >= MIN_CHANNELS
         and not torch.compiler.is_compiling()
     )
 

@@ -57,10 +57,13 @@ class SymmetricConv(nn.Module):
 
     def forward(self, x: Tensor, *, rectifies: bool = False) -> Tensor:
         """Expand the weights and convolve, through a ReLU if ``rectifies``."""
+        return convolve(x, *self.weights(), rectifies=rectifies, may_shorten=self.may_shorten)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Of every channel, [outputs, inputs, 3, 3] and [outputs]."""
         assert isinstance(self.copies, Tensor)
         weight = self.weight[:, self.copies].view(self.shape).contiguous(memory_format=torch.channels_last)
-        bias = self.bias.repeat_interleave(NUM_SYMMETRIES)
-        return convolve(x, weight, bias, rectifies=rectifies, may_shorten=self.may_shorten)
+        return weight, self.bias.repeat_interleave(NUM_SYMMETRIES)
 
 
 def lifted(inputs: int) -> Tensor:
