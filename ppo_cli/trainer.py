@@ -163,7 +163,7 @@ class Trainer:
             "device": device_name(state.accelerator.device),
             "path": self.execution.path,
             "num_threads": self.execution.num_threads,
-            "has_shorter_gradient": self.execution.has_shorter_gradient,
+            "has_board_kernels": self.execution.has_board_kernels,
         }
         try:
             checkpoint.save(

@@ -19,16 +19,15 @@ from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
-from ppo_cli.networks.convolution import Convolution
+from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
-from ppo_cli.networks.symmetric import SymmetricConv
 from ppo_cli.parallel import Threads, available_cores
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
 
 TRPO = "ppo_cli.algorithms.trpo.TRPO"
 
-SHORTER_GRADIENT_PAYS = 100_000
+BOARD_KERNELS_PAY = 400_000
 """Samples, epochs counted, that win back the seconds of compiling; whether it has been done before must not matter."""
 
 
@@ -65,12 +64,12 @@ def choose_execution(
         ValueError: the kernels were asked for, and do not cover this run.
     """
     execution = choose_path(config, env, state, algorithm, saved.get("path") if saved else None)
-    is_long = num_passes(config) >= SHORTER_GRADIENT_PAYS
-    shorter = bool(saved.get("has_shorter_gradient", True)) if saved else is_long
+    is_long = num_passes(config) >= BOARD_KERNELS_PAY
+    has_kernels = bool(saved.get("has_board_kernels", True)) if saved else is_long
     for module in state.actor_critic.modules():
-        if isinstance(module, Convolution | SymmetricConv):
-            module.may_shorten = shorter
-    return replace(execution, has_shorter_gradient=shorter)
+        if isinstance(module, Board):
+            module.may_use_kernels = has_kernels
+    return replace(execution, has_board_kernels=has_kernels)
 
 
 def num_passes(config: Settings) -> int:

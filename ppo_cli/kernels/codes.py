@@ -2,27 +2,32 @@
 
 The table [9, codes, K] holds what a cell of each code adds to the K results of a neighbour, in each of nine places. The
 share of a board's cells that have the first code, hidden, counts as one more plane: so much of ``shares`` [9, K] for
-every cell. Results and their gradients are the bits of bfloat16, sums are in float32.
+every cell. K fills vectors. Results and their gradients are the bits of bfloat16, sums are in float32.
 """
+
+# ruff: noqa: ANN401 (LLVM's values have no types in Python)
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.compiled import compiled, in_llvm, vectorized
 from ppo_cli.kernels.linear import Floats
-from ppo_cli.kernels.winograd import Bits, rounded
+from ppo_cli.kernels.vectors import INDEX, LANES, Memory, Vector, cgutils
+from ppo_cli.kernels.winograd import Bits
 
 Board = NDArray[np.int8]
 """Codes from -1, hidden, upwards; what lies below reads as hidden."""
 
 SIDE = 3
+NUM_CODES = 10
+"""-1 hidden, 0 to 8 shown; -2, a mine that was hit, ends the game and reads as hidden."""
 
 _ZERO = np.float32(0)
-_INFINITY = np.uint16(0x7F80)
 
 
 @compiled
@@ -32,7 +37,7 @@ def code_of(cell: np.int8) -> int:
 
 
 @compiled
-def hidden_share(board: Board) -> Any:  # noqa: ANN401 (a float32)
+def hidden_share(board: Board) -> Any:
     """Of the cells of one board [H, W]."""
     hidden = 0
     for cell in board.reshape(-1):
@@ -41,69 +46,107 @@ def hidden_share(board: Board) -> Any:  # noqa: ANN401 (a float32)
 
 
 @compiled
-def around(at: int, size: int) -> tuple[int, int]:
-    """First and end of the three places before, at and after ``at`` that lie on the board."""
-    return (1 if at == 0 else 0), (SIDE - 1 if at == size - 1 else SIDE)
+def rows_around(board: Board, y: int, x: int, numbers: NDArray[np.int64]) -> int:
+    """Fill in which rows of a table [9 * codes] the cells around y, x stand for; how many of these lie on the board."""
+    height, width = board.shape
+    count = 0
+    for i in range(SIDE):
+        for j in range(SIDE):
+            row, column = y + i - 1, x + j - 1
+            if 0 <= row < height and 0 <= column < width:
+                numbers[count] = (SIDE * i + j) * NUM_CODES + code_of(board[row, column])
+                count += 1
+    return count
+
+
+@in_llvm
+def _sum(
+    typing_context: Any, table: Any, numbers: Any, count: Any, bias: Any, results: Any, place: Any, channel: Any
+) -> Any:
+    """The first ``count`` rows of the table that ``numbers`` names, and bias, through a ReLU to results[place]."""
+    kinds = (table, numbers, types.int64, bias, results, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table, numbers, count, bias, results, place, channel = arguments
+        memory = Memory(context, builder)
+        start = memory.load(memory.address(signature.args[3], bias, channel))
+        total = cgutils.alloca_once_value(builder, start.value)
+        with cgutils.for_range(builder, count, intp=INDEX) as loop:
+            number = builder.load(memory.address(signature.args[1], numbers, loop.index))
+            row = memory.load(memory.address(signature.args[0], table, number, channel))
+            builder.store((Vector(builder, builder.load(total)) + row).value, total)
+        result = Vector(builder, builder.load(total)).unless_negative()
+        memory.store_bits(result, memory.address(signature.args[4], results, place, channel))
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
+
+
+@in_llvm
+def _spread(
+    typing_context: Any, gradient: Any, active: Any, place: Any, table: Any, numbers: Any, count: Any, channel: Any
+) -> Any:
+    """Add gradient[place], where ``active`` is positive, to the first ``count`` rows that ``numbers`` names."""
+    kinds = (gradient, active, types.int64, table, numbers, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        gradient, active, place, table, numbers, count, channel = arguments
+        memory = Memory(context, builder)
+        result = memory.load_bits(memory.address(signature.args[1], active, place, channel))
+        own = memory.load_bits(memory.address(signature.args[0], gradient, place, channel)).where_positive(result)
+        with cgutils.for_range(builder, count, intp=INDEX) as loop:
+            number = builder.load(memory.address(signature.args[4], numbers, loop.index))
+            row = memory.address(signature.args[3], table, number, channel)
+            memory.store(memory.load(row) + own, row)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
 
 
 @vectorized
-def convolve_codes(boards: NDArray[np.int8], table: Floats, shares: Floats, bias: Floats, out: Bits) -> None:
-    """Fill ``out`` [N, H, W, K] from ``boards`` [N, H, W] and ``bias`` [K], through a ReLU."""
+def convolve_codes(boards: Board, table: Floats, shares: Floats, bias: Floats, out: Bits) -> None:
+    """Fill ``out`` [N, H, W, C] from ``boards`` [N, H, W] and ``bias`` [C], through a ReLU."""
     num_boards, height, width = boards.shape
     channels = len(bias)
-    rows, total = np.empty_like(table), np.empty_like(bias)
+    rows = np.empty((SIDE * SIDE * NUM_CODES, channels), np.float32)
+    numbers = np.empty(SIDE * SIDE, np.int64)
     for n in range(num_boards):
         board, share = boards[n], hidden_share(boards[n])
         for place in range(len(table)):
-            for code in range(table.shape[1]):
+            for code in range(NUM_CODES):
+                row = rows[place * NUM_CODES + code]
                 for c in range(channels):
-                    rows[place, code, c] = table[place, code, c] + share * shares[place, c]
+                    row[c] = table[place, code, c] + share * shares[place, c]
+        results = out[n].reshape((height * width, channels))
         for y in range(height):
-            first_row, end_row = around(y, height)
             for x in range(width):
-                first_column, end_column = around(x, width)
-                for c in range(channels):
-                    total[c] = bias[c]
-                for i in range(first_row, end_row):
-                    for j in range(first_column, end_column):
-                        row = rows[SIDE * i + j, code_of(board[y + i - 1, x + j - 1])]
-                        for c in range(channels):
-                            total[c] += row[c]
-                result = out[n, y, x]
-                for c in range(channels):
-                    result[c] = rounded(max(total[c], _ZERO))
+                count = rows_around(board, y, x, numbers)
+                for c in range(0, channels, LANES):
+                    _sum(rows, numbers, count, bias, results, y * width + x, c)
 
 
 @vectorized
-def codes_gradient(boards: NDArray[np.int8], gradient: Bits, active: Bits, table: Floats, shares: Floats) -> None:
-    """Add the gradients of ``table`` and ``shares`` that follow from that of the results [N, H, W, K].
+def codes_gradient(boards: Board, gradient: Bits, active: Bits, table: Floats, shares: Floats) -> None:
+    """Add the gradients of ``table`` and ``shares`` that follow from that of the results [N, H, W, C].
 
-    It counts as zero where ``active`` [N, H, W, K], the results, is not positive.
+    It counts as zero where ``active`` [N, H, W, C], the results, is not positive.
     """
     num_boards, height, width = boards.shape
     channels = gradient.shape[3]
-    rows, own = np.empty_like(table), np.empty(channels, np.float32)
+    rows = np.empty((SIDE * SIDE * NUM_CODES, channels), np.float32)
+    numbers = np.empty(SIDE * SIDE, np.int64)
     for n in range(num_boards):
         board, share = boards[n], hidden_share(boards[n])
         rows[:] = _ZERO
+        given, results = gradient[n].reshape((height * width, channels)), active[n].reshape((height * width, channels))
         for y in range(height):
-            first_row, end_row = around(y, height)
             for x in range(width):
-                first_column, end_column = around(x, width)
-                given = gradient[n, y, x]
-                for c in range(channels):
-                    own[c] = np.uint32(np.uint32(given[c]) << np.uint32(16)).view(np.float32)
-                result = active[n, y, x]
-                for c in range(channels):
-                    own[c] = own[c] if np.uint16(0) < result[c] <= _INFINITY else _ZERO
-                for i in range(first_row, end_row):
-                    for j in range(first_column, end_column):
-                        row = rows[SIDE * i + j, code_of(board[y + i - 1, x + j - 1])]
-                        for c in range(channels):
-                            row[c] += own[c]
+                count = rows_around(board, y, x, numbers)
+                for c in range(0, channels, LANES):
+                    _spread(given, results, y * width + x, rows, numbers, count, c)
         for place in range(len(table)):
-            for code in range(table.shape[1]):
+            for code in range(NUM_CODES):
+                row, total = rows[place * NUM_CODES + code], table[place, code]
                 for c in range(channels):
-                    table[place, code, c] += rows[place, code, c]
-                for c in range(channels):
-                    shares[place, c] += share * rows[place, code, c]
+                    total[c] += row[c]
+                    shares[place, c] += share * row[c]

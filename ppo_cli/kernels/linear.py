@@ -27,6 +27,9 @@ from ppo_cli.kernels.vectors import LANES
 
 Floats = NDArray[np.float32]
 
+Pairs = NDArray[np.uint32]
+"""Two bfloat16 each, the first in the lower half."""
+
 TANH, RELU = 0, 1
 
 # tanh(x) = x P(x^2) / Q(x^2) for |x| <= 8, least maximal error by iterated reweighting: 6e-9, in float32 4e-7
@@ -40,9 +43,20 @@ _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 @vectorized
 def add_product(
-    out: Floats, coefficients: Floats, offset: int, row: int, column: int, x: Floats, rows: int, inner: int, n: int
+    out: Floats,
+    coefficients: Floats | Pairs,
+    offset: int,
+    row: int,
+    column: int,
+    x: Floats | Pairs,
+    rows: int,
+    inner: int,
+    n: int,
 ) -> None:
-    """out[i, :n] += sum_p c(i, p) x[p, :n], where c(i, p) = coefficients[offset + i * row + p * column]."""
+    """out[i, :n] += sum_p c(i, p) x[p, :n], where c(i, p) = coefficients[offset + i * row + p * column].
+
+    Coefficients and x may be `Pairs`: then c(i, p) x[p, j] is the sum of two products.
+    """
     whole, blocked = n - n % COLUMNS, rows - rows % ROWS
     for j in range(0, whole, COLUMNS):
         for i in range(0, blocked, ROWS):

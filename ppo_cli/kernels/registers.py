@@ -30,7 +30,8 @@ def _adder(rows: int, vectors: int, *, is_end: bool) -> Any:
     ) -> Any:  # fmt: skip
         """out[i + r, j:] += sum_p coefficients[at + r * row + p * column] x[p, j:], in a block's rows and columns.
 
-        At the end of the rows, columns from ``end`` on are left alone.
+        At the end of the rows, columns from ``end`` on are left alone. Where coefficients are integers, they and x are
+        pairs of bfloat16, and each product is the sum of two.
         """
         kinds = (out, *[types.int64] * 3, coefficients, *[types.int64] * 3, x, types.int64)
 
@@ -41,6 +42,7 @@ def _adder(rows: int, vectors: int, *, is_end: bool) -> Any:
                 left = builder.trunc(builder.sub(end, j), INT)
                 mask = builder.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), splat(builder, left))
             memory = Memory(context, builder, mask=mask)
+            has_pairs = signature.args[4].dtype == types.uint32
             starts = [plus(builder, j, v * LANES) for v in range(vectors)]
             places = [
                 memory.address(signature.args[0], out, plus(builder, i, r), start)
@@ -54,8 +56,10 @@ def _adder(rows: int, vectors: int, *, is_end: bool) -> Any:
                 for r in range(rows):
                     index = builder.add(at_inner, builder.mul(row, ir.Constant(INDEX, r)))
                     factor = memory.scalar(memory.address(signature.args[4], coefficients, index))
-                    for total, vector in zip(sums[r * vectors : (r + 1) * vectors], xs, strict=True):
-                        builder.store((Vector(builder, builder.load(total)) + factor * vector).value, total)
+                    for place, vector in zip(sums[r * vectors : (r + 1) * vectors], xs, strict=True):
+                        total = Vector(builder, builder.load(place))
+                        total = total.plus_pairs(factor, vector) if has_pairs else total + factor * vector
+                        builder.store(total.value, place)
             for total, place in zip(sums, places, strict=True):
                 memory.store(Vector(builder, builder.load(total)), place)
             return context.get_dummy_value()

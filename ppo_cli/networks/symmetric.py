@@ -11,8 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-
-from ppo_cli.networks.convolution import convolve
+from torch.nn import functional
 
 NUM_SYMMETRIES = 8
 KERNEL_CELLS = 9  # 3x3
@@ -37,14 +36,23 @@ def quotients() -> Tensor:
     return result
 
 
+class Convolution(nn.Conv2d):
+    """3x3 with padding 1, [B, inputs, H, W] -> [B, outputs, H, W]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """[outputs, inputs, 3, 3] and [outputs]."""
+        assert self.bias is not None
+        return self.weight, self.bias
+
+
 class SymmetricConv(nn.Module):
     """3x3 convolution with padding 1, [B, inputs, H, W] -> [B, outputs, H, W], channel = 8 * orbit + symmetry.
 
     ``lifts`` says that the input is plain planes (each turned with the board) and not orbits.
     """
-
-    may_shorten = True
-    """As in `Convolution`."""
 
     def __init__(self, inputs: int, outputs: int, gain: float, *, lifts: bool) -> None:
         super().__init__()
@@ -55,9 +63,9 @@ class SymmetricConv(nn.Module):
         nn.init.normal_(self.weight, std=gain / math.sqrt(inputs * KERNEL_CELLS))
         self.register_buffer("copies", (lifted if lifts else regular)(inputs), persistent=False)
 
-    def forward(self, x: Tensor, *, rectifies: bool = False) -> Tensor:
-        """Expand the weights and convolve, through a ReLU if ``rectifies``."""
-        return convolve(x, *self.weights(), rectifies=rectifies, may_shorten=self.may_shorten)
+    def forward(self, x: Tensor) -> Tensor:
+        """Expand the weights and convolve."""
+        return functional.conv2d(x, *self.weights(), padding=1)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Of every channel, [outputs, inputs, 3, 3] and [outputs]."""

@@ -20,9 +20,7 @@ from ppo_cli.fused import domain
 from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.domain import is_ready
 from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.networks.convolution import Convolution
 from ppo_cli.networks.mlp import MLP
-from ppo_cli.networks.symmetric import SymmetricConv
 from ppo_cli.rollout import Collector
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Trainer
 from tests.cli.helpers import SHORT_RUN, Shell
@@ -182,18 +180,16 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(shell: Shell, path: str) -> No
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize(("steps", "has_shorter_gradient"), [(9_000, False), (600_000, True)])
-def test_only_a_run_that_wins_it_back_compiles_its_convolutions_gradient(
-    tmp_path: Path, steps: int, has_shorter_gradient: bool
+@pytest.mark.parametrize(("steps", "has_board_kernels"), [(9_000, False), (600_000, True)])
+def test_only_a_run_that_wins_it_back_compiles_its_boards_kernels(
+    tmp_path: Path, steps: int, has_board_kernels: bool
 ) -> None:
     made = trainer_of(["env=minesweeper", f"total_env_steps={steps}", "quiet=true"], tmp_path)
-    layers = [module for module in made.state.actor_critic.modules() if isinstance(module, Convolution | SymmetricConv)]
-    assert layers
-    assert {layer.may_shorten for layer in layers} == {has_shorter_gradient}
-    assert made.execution.has_shorter_gradient is has_shorter_gradient
+    assert made.state.actor_critic.may_use_kernels is has_board_kernels
+    assert made.execution.has_board_kernels is has_board_kernels
 
 
-def test_a_longer_run_that_goes_on_keeps_its_gradient(shell: Shell) -> None:
+def test_a_longer_run_that_goes_on_keeps_its_convolutions(shell: Shell) -> None:
     words = ["env=minesweeper", "env.height=3", "env.width=3", "env.mines=2", "num_envs=8", "rollout_length=8"]
     assert shell.train(*words, "total_env_steps=64", "run_name=short") == 0
     folder = shell.folder / "outputs/minesweeper/ppo/short"
@@ -201,4 +197,4 @@ def test_a_longer_run_that_goes_on_keeps_its_gradient(shell: Shell) -> None:
     content, _ = checkpoint.load_newest(folder / CHECKPOINT_FOLDER)
     assert content is not None
     assert content["state"]["env_steps"] == 128
-    assert content["has_shorter_gradient"] is False
+    assert content["has_board_kernels"] is False

@@ -152,3 +152,21 @@ def test_slopes_are_the_derivatives_at_the_activations_output() -> None:
     scale_by_slope(relu, y, 1, 4, RELU)
     assert tanh.tolist() == [[0.0, 1.5, 2.0, 1.875, 0.0]]
     assert relu.tolist() == [[0.0, 0.0, 0.0, 2.0, 2.0]]  # the last one lies beyond n
+
+
+def test_pairs_of_bfloat16_are_multiplied_two_at_a_time() -> None:
+    """With whole numbers every sum is exact, whatever the order of the processor's additions."""
+    random = np.random.default_rng(0)
+    for rows, inner, n in ((1, 1, 1), (4, 3, 16), (5, 7, 33), (9, 32, 64)):
+        matrix, x = (random.integers(-9, 10, size).astype(np.float32) for size in ((rows, 2 * inner), (2 * inner, n)))
+        coefficients, columns = in_pairs(matrix.T).T.ravel(), in_pairs(x)
+        out = np.full((rows + 1, n), 7, np.float32)
+        add_product(out, coefficients.copy(), 0, inner, 1, columns, rows, inner, n)
+        assert np.array_equal(out[:rows], 7 + matrix @ x)
+        assert (out[rows:] == 7).all()
+
+
+def in_pairs(x: Array) -> NDArray[np.uint32]:
+    """[2 * rows, n] as bfloat16, two rows in each number."""
+    halves = x.view(np.uint32) >> 16
+    return halves[::2] | halves[1::2] << 16
