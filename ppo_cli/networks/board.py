@@ -18,7 +18,7 @@ from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
 from ppo_cli.networks.codes import NUM_PLANES, planes
 from ppo_cli.networks.symmetric import NUM_SYMMETRIES, Convolution, SymmetricConv
-from ppo_cli.networks.trunk import MIN_CHANNELS, computes_in_bfloat16, through_trunk
+from ppo_cli.networks.trunk import MIN_CHANNELS, Kernels, computes_in_bfloat16, through_trunk
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Distribution, Obs
 
@@ -76,6 +76,7 @@ class Board(nn.Module):
             else:
                 layers.append(orthogonal(Convolution(inputs, channels), HIDDEN_GAIN))
         self.convolutions = nn.ModuleList(layers)
+        self.kernels = Kernels()
         self.adds = [residual and number > 0 and number % 2 == 0 for number in range(num_layers)]
         features = channels // self.channels_of_orbit
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
@@ -99,7 +100,8 @@ class Board(nn.Module):
         """
         if self.may_use_kernels and computes_in_bfloat16(board) and self.channels >= MIN_CHANNELS:
             layers = [layer.weights() for layer in self.convolutions if isinstance(layer, Convolution | SymmetricConv)]
-            return through_trunk(board, weight, layers, adds=self.adds, returns_cells=self.pooling == "mean_max")
+            reads_cells = self.pooling == "mean_max"
+            return through_trunk(board, weight, layers, adds=self.adds, returns_cells=reads_cells, kernels=self.kernels)
         cells = self.features(planes(board)).permute(0, 2, 3, 1).flatten(1, 2)
         ones = torch.ones_like(cells[:, :1, :1]).expand(-1, 1, cells.shape[1])
         return functional.linear(cells, weight.unsqueeze(0)).squeeze(-1), torch.bmm(ones, cells).squeeze(1), cells

@@ -42,6 +42,27 @@ def computes_in_bfloat16(x: Tensor) -> bool:
     )
 
 
+class Kernels:
+    """Weights at Winograd's points, kept: the parts of a batch and the steps of a rollout have the same."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], tuple[list[Tensor], Any]] = {}
+
+    def at_points(self, weights: Sequence[Tensor], order: tuple[int, ...]) -> Any:  # noqa: ANN401
+        """[K, C, 3, 3] in an order [3, 3, rows, columns] at all points, [layers, 25, rows in pairs, columns]."""
+        from ppo_cli.kernels.winograd import kernels_to_points
+
+        before, points = self.known.get(order, ([], None))
+        if points is not None and all(map(torch.equal, before, weights)):
+            return points
+        channels = len(weights[0]) if weights else 0
+        points = np.empty((len(weights), POINTS, channels // 2, channels), np.uint32)
+        for weight, pairs in zip(weights, points, strict=True):
+            kernels_to_points(weight.detach().permute(order).contiguous().numpy(), pairs)
+        self.known[order] = [weight.detach().clone() for weight in weights], points
+        return points
+
+
 def through_trunk(
     board: Tensor,
     head: Tensor,
@@ -49,6 +70,7 @@ def through_trunk(
     *,
     adds: Sequence[bool],
     returns_cells: bool,
+    kernels: Kernels | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Convolutions with padding 1, each through a ReLU, of a board's planes [B, H, W], and what two heads read of them.
 
@@ -58,6 +80,7 @@ def through_trunk(
         layers: Weight [C, C, 3, 3] and bias [C] of each; the first reads `NUM_PLANES` planes.
         adds: For each layer, whether what went into the one before it is added before the ReLU.
         returns_cells: Whether somebody else reads the features.
+        kernels: Those of the last time, which are often the same.
 
     Returns:
         Of each cell the product with ``head``, [B, H * W] float32; the sum over cells, [B, C] float32; and the
@@ -73,7 +96,7 @@ def through_trunk(
         weights += [functional.pad(weight, (0, 0, 0, 0, 0, more, 0, more)) for weight in rest]
         biases = [functional.pad(bias, (0, more)) for bias in biases]
         head = functional.pad(head, (0, more))
-    scores, sums, cells = Trunk.apply(board, tuple(adds), returns_cells, head, *weights, *biases)  # type: ignore[no-untyped-call]
+    scores, sums, cells = Trunk.apply(board, tuple(adds), returns_cells, kernels or Kernels(), head, *weights, *biases)  # type: ignore[no-untyped-call]
     return scores, sums[:, :channels], cells[..., :channels]
 
 
@@ -86,6 +109,7 @@ class Trunk(torch.autograd.Function):
         board: Tensor,
         adds: tuple[bool, ...],
         returns_cells: bool,
+        kernels: Kernels,
         head: Tensor,
         *layers: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -95,15 +119,15 @@ class Trunk(torch.autograd.Function):
         board, channels = board.contiguous(), len(head)
         weights, biases = layers[: len(adds)], torch.stack(layers[len(adds) :])
         scores, sums = torch.empty(len(board), board[0].numel()), torch.empty(len(board), channels)
-        kernels = at_points(weights[1:], (2, 3, 1, 0))
-        network = [*arrays(*table_of(weights[0])), kernels, *arrays(biases), np.array(adds), *arrays(head)]
+        points = kernels.at_points(weights[1:], (2, 3, 1, 0))
+        network = [*arrays(*table_of(weights[0])), points, *arrays(biases), np.array(adds), *arrays(head)]
         ctx.kept = []
         for group in groups(board):
             kept = torch.empty(len(adds), *board[group].shape, channels, dtype=torch.bfloat16)
             arguments = [*arrays(board[group]), *network, bits(kept), *arrays(scores[group], sums[group])]
             trunk.forward(*arguments)
             ctx.kept.append(kept)
-        ctx.adds = adds
+        ctx.adds, ctx.kernels = adds, kernels
         ctx.save_for_backward(board, head, *weights)
         ctx.set_materialize_grads(False)
         cells = [kept[-1].flatten(1, 2) for kept in ctx.kept] if returns_cells else [ctx.kept[0][-1, :0].flatten(1, 2)]
@@ -119,7 +143,7 @@ class Trunk(torch.autograd.Function):
         of_scores, of_sums, of_cells = gradients
         of_scores = torch.zeros(len(board), board[0].numel()) if of_scores is None else of_scores
         of_sums = torch.zeros(len(board), len(head)) if of_sums is None else of_sums
-        network = [at_points(rest, (2, 3, 0, 1)), np.array(ctx.adds), *arrays(head)]
+        network = [ctx.kernels.at_points(rest, (2, 3, 0, 1)), np.array(ctx.adds), *arrays(head)]
         of_head, table, shares = torch.zeros_like(head), *map(torch.zeros_like, table_of(first))
         products, of_biases = torch.zeros(len(rest), POINTS, len(head), len(head)), torch.zeros(len(rest), len(head))
         totals = arrays(table, shares, products, of_biases, of_head)
@@ -131,7 +155,7 @@ class Trunk(torch.autograd.Function):
             arguments = [*arrays(board[group]), *network, bits(kept), *given, *totals]
             trunk.backward(*arguments)
         of_first, of_first_bias = of_table(table, shares)
-        return None, None, None, of_head, of_first, *from_points(products), of_first_bias, *of_biases
+        return None, None, None, None, of_head, of_first, *from_points(products), of_first_bias, *of_biases
 
 
 def groups(board: Tensor) -> Iterator[slice]:
@@ -152,17 +176,6 @@ def of_table(table: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     any_code = table.sum(dim=1, keepdim=True)
     places = torch.cat([table, any_code, shares.unsqueeze(1)], dim=1)
     return places.view(3, 3, NUM_PLANES, -1).permute(3, 2, 0, 1), any_code[CENTRE, 0]
-
-
-def at_points(weights: Sequence[Tensor], order: tuple[int, ...]) -> Any:  # noqa: ANN401
-    """Weights [K, C, 3, 3] in an order [3, 3, rows, columns] at all points: [layers, 25, rows in pairs, columns]."""
-    from ppo_cli.kernels.winograd import kernels_to_points
-
-    channels = len(weights[0]) if weights else 0
-    result = np.empty((len(weights), POINTS, channels // 2, channels), np.uint32)
-    for weight, pairs in zip(weights, result, strict=True):
-        kernels_to_points(weight.detach().permute(order).contiguous().numpy(), pairs)
-    return result
 
 
 def from_points(products: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.codes import NUM_PLANES, planes
-from ppo_cli.networks.trunk import through_trunk
+from ppo_cli.networks.trunk import Kernels, through_trunk
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -93,6 +93,17 @@ def test_the_first_layers_sums_are_not_rounded_on_the_way() -> None:
     _, _, cells = through_trunk(board, head, layers, adds=[False], returns_cells=True)
     head, layers, _ = leaves_of(head, layers, torch.float64)
     torch.testing.assert_close(cells.double(), exact(board, head, layers, [False])[2], rtol=2**-8, atol=1e-5)
+
+
+def test_kernels_that_are_kept_are_made_anew_for_other_weights() -> None:
+    board, head, layers = made(4, 5, 5, 32)
+    kernels = Kernels()
+    for number in range(3):
+        kept = through_trunk(board, head, layers, adds=[False] * 3, returns_cells=False, kernels=kernels)
+        fresh = through_trunk(board, head, layers, adds=[False] * 3, returns_cells=False)
+        assert torch.equal(kept[0], fresh[0])
+        with torch.no_grad():
+            layers[number % 3][0].data.mul_(1.5)  # which leaves no trace in the tensor's version
 
 
 def test_boards_far_apart_in_memory_are_the_same_boards() -> None:
