@@ -24,8 +24,6 @@ Board = NDArray[np.int8]
 """Codes from -1, hidden, upwards; what lies below reads as hidden."""
 
 SIDE = 3
-NUM_CODES = 10
-"""-1 hidden, 0 to 8 shown; -2, a mine that was hit, ends the game and reads as hidden."""
 
 _ZERO = np.float32(0)
 
@@ -46,7 +44,7 @@ def hidden_share(board: Board) -> Any:
 
 
 @compiled
-def rows_around(board: Board, y: int, x: int, numbers: NDArray[np.int64]) -> int:
+def rows_around(board: Board, codes: int, y: int, x: int, numbers: NDArray[np.int64]) -> int:
     """Fill in which rows of a table [9 * codes] the cells around y, x stand for; how many of these lie on the board."""
     height, width = board.shape
     count = 0
@@ -54,7 +52,7 @@ def rows_around(board: Board, y: int, x: int, numbers: NDArray[np.int64]) -> int
         for j in range(SIDE):
             row, column = y + i - 1, x + j - 1
             if 0 <= row < height and 0 <= column < width:
-                numbers[count] = (SIDE * i + j) * NUM_CODES + code_of(board[row, column])
+                numbers[count] = (SIDE * i + j) * codes + code_of(board[row, column])
                 count += 1
     return count
 
@@ -108,19 +106,20 @@ def convolve_codes(boards: Board, table: Floats, shares: Floats, bias: Floats, o
     """Fill ``out`` [N, H, W, C] from ``boards`` [N, H, W] and ``bias`` [C], through a ReLU."""
     num_boards, height, width = boards.shape
     channels = len(bias)
-    rows = np.empty((SIDE * SIDE * NUM_CODES, channels), np.float32)
+    places, codes, _ = table.shape
+    rows = np.empty((places * codes, channels), np.float32)
     numbers = np.empty(SIDE * SIDE, np.int64)
     for n in range(num_boards):
         board, share = boards[n], hidden_share(boards[n])
-        for place in range(len(table)):
-            for code in range(NUM_CODES):
-                row = rows[place * NUM_CODES + code]
+        for place in range(places):
+            for code in range(codes):
+                row = rows[place * codes + code]
                 for c in range(channels):
                     row[c] = table[place, code, c] + share * shares[place, c]
         results = out[n].reshape((height * width, channels))
         for y in range(height):
             for x in range(width):
-                count = rows_around(board, y, x, numbers)
+                count = rows_around(board, codes, y, x, numbers)
                 for c in range(0, channels, LANES):
                     _sum(rows, numbers, count, bias, results, y * width + x, c)
 
@@ -133,7 +132,8 @@ def codes_gradient(boards: Board, gradient: Bits, active: Bits, table: Floats, s
     """
     num_boards, height, width = boards.shape
     channels = gradient.shape[3]
-    rows = np.empty((SIDE * SIDE * NUM_CODES, channels), np.float32)
+    places, codes, _ = table.shape
+    rows = np.empty((places * codes, channels), np.float32)
     numbers = np.empty(SIDE * SIDE, np.int64)
     for n in range(num_boards):
         board, share = boards[n], hidden_share(boards[n])
@@ -141,12 +141,12 @@ def codes_gradient(boards: Board, gradient: Bits, active: Bits, table: Floats, s
         given, results = gradient[n].reshape((height * width, channels)), active[n].reshape((height * width, channels))
         for y in range(height):
             for x in range(width):
-                count = rows_around(board, y, x, numbers)
+                count = rows_around(board, codes, y, x, numbers)
                 for c in range(0, channels, LANES):
                     _spread(given, results, y * width + x, rows, numbers, count, c)
-        for place in range(len(table)):
-            for code in range(NUM_CODES):
-                row, total = rows[place * NUM_CODES + code], table[place, code]
+        for place in range(places):
+            for code in range(codes):
+                row, total = rows[place * codes + code], table[place, code]
                 for c in range(channels):
                     total[c] += row[c]
                     shares[place, c] += share * row[c]

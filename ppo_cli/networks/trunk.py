@@ -180,7 +180,7 @@ def of_table(table: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_points(products: Tensor) -> Tensor:
     """The gradients of weights [layers, K, C, 3, 3] from what they are at the points, [layers, 25, C, K]."""
-    from ppo_cli.kernels.winograd import ONE_WAY
+    from ppo_cli.kernels.tiles import ONE_WAY
 
     both_ways = torch.from_numpy(np.kron(ONE_WAY, ONE_WAY))  # [25, 9]
     kernels = both_ways.t() @ products.flatten(2)

@@ -7,8 +7,8 @@ from numba.core.errors import TypingError
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_cli.kernels.tiles import ONE_WAY
 from ppo_cli.kernels.winograd import (
-    ONE_WAY,
     cells_to_pairs,
     cells_to_points,
     convolution_gradient,
