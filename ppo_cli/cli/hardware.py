@@ -21,6 +21,7 @@ from ppo_cli.fused.weights import FlatWeights
 from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
+from ppo_cli.networks.trunk import MIN_CHANNELS
 from ppo_cli.parallel import Threads, available_cores
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
@@ -64,12 +65,28 @@ def choose_execution(
         ValueError: the kernels were asked for, and do not cover this run.
     """
     execution = choose_path(config, env, state, algorithm, saved.get("path") if saved else None)
+    boards = [module for module in state.actor_critic.modules() if isinstance(module, Board)]
     is_long = num_passes(config) >= BOARD_KERNELS_PAY
-    has_kernels = bool(saved.get("has_board_kernels", True)) if saved else is_long
-    for module in state.actor_critic.modules():
-        if isinstance(module, Board):
-            module.may_use_kernels = has_kernels
-    return replace(execution, has_board_kernels=has_kernels)
+    is_wanted = bool(saved.get("has_board_kernels", True)) if saved else is_long
+    has_kernels = is_wanted and config["accelerate"] != "eager"
+    for board in boards:
+        board.may_use_kernels = has_kernels
+    reason = execution.reason
+    if (
+        execution.path == "eager"
+        and config["accelerate"] != "eager"
+        and any(has_kernels_for(board, state.accelerator) for board in boards)
+    ):
+        reason = (
+            "and kernels for its convolutions" if has_kernels else "too short a run to compile the board's kernels for"
+        )
+    return replace(execution, has_board_kernels=has_kernels, reason=reason)
+
+
+def has_kernels_for(board: Board, accelerator: Accelerator) -> bool:
+    """Whether `ppo_cli.networks.trunk` covers a network."""
+    on_cpu = accelerator.device.type == "cpu" and not accelerator.compile
+    return on_cpu and accelerator.precision == "bfloat16" and board.channels >= MIN_CHANNELS
 
 
 def num_passes(config: Settings) -> int:

@@ -53,7 +53,14 @@ def execution(folder: Path, *words: str) -> Execution:
             "eager",
             "the fused kernels are for MLPs, the run is on cpu in bfloat16",
         ),
-        (["env=minesweeper"], "eager", "the fused kernels are for MLPs, the network is Board"),
+        (["env=minesweeper", "precision=float32"], "eager", "the fused kernels are for MLPs, the network is Board"),
+        (["env=minesweeper", "precision=bfloat16"], "eager", "and kernels for its convolutions"),
+        (
+            ["env=minesweeper", "precision=bfloat16", "total_env_steps=9_000"],
+            "eager",
+            "too short a run to compile the board's kernels for",
+        ),
+        (["env=minesweeper", "precision=bfloat16", "accelerate=eager"], "eager", "asked for"),
         (SHORT_RUN, "eager", "too short a run to compile the fused kernels for"),
         ([*SHORT_RUN, "accelerate=fused"], "fused", "rollout and update"),
     ],
@@ -180,11 +187,14 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(shell: Shell, path: str) -> No
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize(("steps", "has_board_kernels"), [(9_000, False), (600_000, True)])
-def test_only_a_run_that_wins_it_back_compiles_its_boards_kernels(
-    tmp_path: Path, steps: int, has_board_kernels: bool
+@pytest.mark.parametrize(
+    ("words", "has_board_kernels"),
+    [(["total_env_steps=99_999"], False), (["total_env_steps=100_000"], True), (["accelerate=eager"], False)],
+)
+def test_only_a_run_that_wins_it_back_and_may_compiles_its_boards_kernels(
+    tmp_path: Path, words: list[str], has_board_kernels: bool
 ) -> None:
-    made = trainer_of(["env=minesweeper", f"total_env_steps={steps}", "quiet=true"], tmp_path)
+    made = trainer_of(["env=minesweeper", "num_epochs=4", *words, "quiet=true"], tmp_path)
     assert made.state.actor_critic.may_use_kernels is has_board_kernels
     assert made.execution.has_board_kernels is has_board_kernels
 
