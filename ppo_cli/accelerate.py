@@ -35,7 +35,7 @@ class Execution:
     path: Path = "eager"  # plain torch, torch.compile, or the kernels of ppo_cli.fused
     num_threads: int = 1
     reason: str = ""  # why this path
-    has_board_kernels: bool = True  # for a board's convolutions, where the hardware profits (`ppo_cli.networks.trunk`)
+    has_board_kernels: bool = False  # for a board's convolutions, where the hardware profits (`ppo_cli.networks.trunk`)
 
 
 @dataclass(frozen=True)

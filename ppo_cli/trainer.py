@@ -241,6 +241,9 @@ def restore(
     path, num_threads = execution.path, execution.num_threads
     if (saved_path := content.get("path", "eager")) != path:
         reasons.append(f"it ran with accelerate={saved_path}, this runs with {path}")
+    has_kernels = execution.has_board_kernels
+    if content.get("has_board_kernels", has_kernels) != has_kernels:
+        reasons.append(f"it ran with{'out' if has_kernels else ''} kernels for its boards' convolutions")
     if content["num_threads"] != num_threads and path != "fused":  # kernels do not depend on it
         reasons.append(f"it ran on {content['num_threads']} threads, this runs on {num_threads}")
     return reasons

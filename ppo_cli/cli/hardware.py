@@ -66,20 +66,19 @@ def choose_execution(
     """
     execution = choose_path(config, env, state, algorithm, saved.get("path") if saved else None)
     boards = [module for module in state.actor_critic.modules() if isinstance(module, Board)]
+    if not boards:
+        return execution
     is_long = num_passes(config) >= BOARD_KERNELS_PAY
     is_wanted = bool(saved.get("has_board_kernels", True)) if saved else is_long
     has_kernels = is_wanted and config["accelerate"] != "eager"
     for board in boards:
         board.may_use_kernels = has_kernels
     reason = execution.reason
-    if (
-        execution.path == "eager"
-        and config["accelerate"] != "eager"
-        and any(has_kernels_for(board, state.accelerator) for board in boards)
-    ):
-        reason = (
-            "and kernels for its convolutions" if has_kernels else "too short a run to compile the board's kernels for"
-        )
+    if execution.path == "eager" and any(has_kernels_for(board, state.accelerator) for board in boards):
+        if has_kernels:
+            reason = "and kernels for its convolutions"
+        elif not is_wanted and not saved:
+            reason = "too short a run to compile the board's kernels for"
     return replace(execution, has_board_kernels=has_kernels, reason=reason)
 
 

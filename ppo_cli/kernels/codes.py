@@ -9,6 +9,8 @@ every cell. K fills vectors. Results and their gradients are the bits of bfloat1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,48 +59,51 @@ def rows_around(board: Board, codes: int, y: int, x: int, numbers: NDArray[np.in
     return count
 
 
+@contextmanager
+def each_row(memory: Memory, kinds: Any, table: Any, numbers: Any, count: Any, channel: Any) -> Iterator[Any]:
+    """While a kernel is written: the address of each of the first ``count`` rows of a table that ``numbers`` names."""
+    of_table, of_numbers = kinds
+    with cgutils.for_range(memory.builder, count, intp=INDEX) as loop:
+        number = memory.builder.load(memory.address(of_numbers, numbers, loop.index))
+        yield memory.address(of_table, table, number, channel)
+
+
 @in_llvm
 def _sum(
-    typing_context: Any, table: Any, numbers: Any, count: Any, bias: Any, results: Any, place: Any, channel: Any
+    typing_context: Any, table: Any, numbers: Any, count: Any, channel: Any, bias: Any, results: Any, place: Any
 ) -> Any:
     """The first ``count`` rows of the table that ``numbers`` names, and bias, through a ReLU to results[place]."""
-    kinds = (table, numbers, types.int64, bias, results, types.int64, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        table, numbers, count, bias, results, place, channel = arguments
-        memory = Memory(context, builder)
-        start = memory.load(memory.address(signature.args[3], bias, channel))
+        *rows, bias, results, place = arguments
+        memory, channel = Memory(context, builder), rows[-1]
+        start = memory.load(memory.address(signature.args[4], bias, channel))
         total = cgutils.alloca_once_value(builder, start.value)
-        with cgutils.for_range(builder, count, intp=INDEX) as loop:
-            number = builder.load(memory.address(signature.args[1], numbers, loop.index))
-            row = memory.load(memory.address(signature.args[0], table, number, channel))
-            builder.store((Vector(builder, builder.load(total)) + row).value, total)
+        with each_row(memory, signature.args[:2], *rows) as row:
+            builder.store((Vector(builder, builder.load(total)) + memory.load(row)).value, total)
         result = Vector(builder, builder.load(total)).unless_negative()
-        memory.store_bits(result, memory.address(signature.args[4], results, place, channel))
+        memory.store_bits(result, memory.address(signature.args[5], results, place, channel))
         return context.get_dummy_value()
 
-    return types.void(*kinds), generate
+    return types.void(table, numbers, types.int64, types.int64, bias, results, types.int64), generate
 
 
 @in_llvm
 def _spread(
-    typing_context: Any, gradient: Any, active: Any, place: Any, table: Any, numbers: Any, count: Any, channel: Any
+    typing_context: Any, table: Any, numbers: Any, count: Any, channel: Any, gradient: Any, active: Any, place: Any
 ) -> Any:
     """Add gradient[place], where ``active`` is positive, to the first ``count`` rows that ``numbers`` names."""
-    kinds = (gradient, active, types.int64, table, numbers, types.int64, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        gradient, active, place, table, numbers, count, channel = arguments
-        memory = Memory(context, builder)
-        result = memory.load_bits(memory.address(signature.args[1], active, place, channel))
-        own = memory.load_bits(memory.address(signature.args[0], gradient, place, channel)).where_positive(result)
-        with cgutils.for_range(builder, count, intp=INDEX) as loop:
-            number = builder.load(memory.address(signature.args[4], numbers, loop.index))
-            row = memory.address(signature.args[3], table, number, channel)
-            memory.store(memory.load(row) + own, row)
+        *rows, gradient, active, place = arguments
+        memory, channel = Memory(context, builder), rows[-1]
+        kinds = zip(signature.args[4:6], (gradient, active), strict=True)
+        own, result = (memory.load_bits(memory.address(kind, array, place, channel)) for kind, array in kinds)
+        with each_row(memory, signature.args[:2], *rows) as row:
+            memory.store(memory.load(row) + own.where_positive(result), row)
         return context.get_dummy_value()
 
-    return types.void(*kinds), generate
+    return types.void(table, numbers, types.int64, types.int64, gradient, active, types.int64), generate
 
 
 @vectorized
@@ -121,7 +126,7 @@ def convolve_codes(boards: Board, table: Floats, shares: Floats, bias: Floats, o
             for x in range(width):
                 count = rows_around(board, codes, y, x, numbers)
                 for c in range(0, channels, LANES):
-                    _sum(rows, numbers, count, bias, results, y * width + x, c)
+                    _sum(rows, numbers, count, c, bias, results, y * width + x)
 
 
 @vectorized
@@ -143,7 +148,7 @@ def codes_gradient(boards: Board, gradient: Bits, active: Bits, table: Floats, s
             for x in range(width):
                 count = rows_around(board, codes, y, x, numbers)
                 for c in range(0, channels, LANES):
-                    _spread(given, results, y * width + x, rows, numbers, count, c)
+                    _spread(rows, numbers, count, c, given, results, y * width + x)
         for place in range(places):
             for code in range(codes):
                 row, total = rows[place * codes + code], table[place, code]

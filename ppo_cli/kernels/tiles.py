@@ -95,12 +95,12 @@ class _Tile:
     def __init__(self, context: Any, builder: Any) -> None:
         self.memory, self.builder = Memory(context, builder), builder
 
-    def square(self, kind: Any, array: Any, board: Any, size: int, top: Any, left: Any, channel: Any) -> Addresses:
+    def square(self, kind: Any, array: Any, board: int, size: int, top: Any, left: Any, channel: Any) -> Addresses:
         """Of array [boards, rows, columns, channels] from ``top`` and ``left`` on."""
-        board = ir.Constant(top.type, board) if isinstance(board, int) else board
+        number = ir.Constant(top.type, board)
         rows = [plus(self.builder, top, i) for i in range(size)]
         columns = [plus(self.builder, left, j) for j in range(size)]
-        return [[self.memory.address(kind, array, board, i, j, channel) for j in columns] for i in rows]
+        return [[self.memory.address(kind, array, number, i, j, channel) for j in columns] for i in rows]
 
     def points(self, kind: Any, array: Any, tile: Any, channel: Any) -> Addresses:
         """Of array [25, tiles, channels]."""
@@ -141,19 +141,17 @@ class _Tile:
 
 
 @in_llvm
-def cells_tile(
-    typing_context: Any, cells: Any, board: Any, top: Any, left: Any, channel: Any, points: Any, number: Any
-) -> Any:
+def cells_tile(typing_context: Any, cells: Any, top: Any, left: Any, channel: Any, points: Any, number: Any) -> Any:
     """B^T d B of the 5x5 cells from ``top`` and ``left`` on, to tile ``number``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        cells, board, top, left, channel, points, number = arguments
+        cells, top, left, channel, points, number = arguments
         tile = _Tile(context, builder)
-        grid = tile.read_bits(tile.square(signature.args[0], cells, board, POINTS, top, left, channel))
-        tile.write_bits(_both_ways(_from_cells, grid), tile.points(signature.args[5], points, number, channel))
+        grid = tile.read_bits(tile.square(signature.args[0], cells, 0, POINTS, top, left, channel))
+        tile.write_bits(_both_ways(_from_cells, grid), tile.points(signature.args[4], points, number, channel))
         return context.get_dummy_value()
 
-    return types.void(cells, *[types.int64] * 4, points, types.int64), generate
+    return types.void(cells, *[types.int64] * 3, points, types.int64), generate
 
 
 @in_llvm

@@ -13,7 +13,7 @@ from ppo_cli.kernels.cells import cells_gradient, read_cells
 from ppo_cli.kernels.codes import Board, codes_gradient, convolve_codes
 from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.linear import Floats, Pairs
-from ppo_cli.kernels.winograd import Bits, convolution_gradient, convolve, raised, rounded
+from ppo_cli.kernels.winograd import Bits, convolution_gradient, convolve, is_positive, raised, rounded
 
 Flags = NDArray[np.bool_]
 
@@ -66,5 +66,5 @@ def add_active(total: Bits, x: Bits, active: Bits) -> None:
     """Add x to ``total`` where ``active`` is positive."""
     totals, others, results = total.reshape(-1), x.reshape(-1), active.reshape(-1)
     for i in range(len(totals)):
-        other = raised(others[i]) if raised(results[i]) > _ZERO else _ZERO
+        other = raised(others[i]) if is_positive(results[i]) else _ZERO
         totals[i] = rounded(raised(totals[i]) + other)

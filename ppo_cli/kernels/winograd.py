@@ -59,6 +59,12 @@ def rounded(value: np.float32) -> np.uint16:
 
 
 @compiled
+def is_positive(bits: np.uint16) -> bool:
+    """Whether a bfloat16 is: not zero, negative or NaN."""
+    return bool(_NOTHING < bits <= _INFINITY)
+
+
+@compiled
 def tiles_of(height: int, width: int) -> tuple[int, int]:
     """Rows and columns of tiles that cover a board."""
     return (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
@@ -86,7 +92,7 @@ def cells_to_points(cells: Bits, points: Bits) -> None:
             for column in range(columns):
                 number = (board * rows + row) * columns + column
                 for channel in range(0, channels, LANES):
-                    cells_tile(padded, 0, TILE * row, TILE * column, channel, points, number)
+                    cells_tile(padded, TILE * row, TILE * column, channel, points, number)
 
 
 @vectorized
@@ -126,8 +132,7 @@ def results_to_points(results: Bits, active: Bits, pairs: Pairs, points: Bits, t
                 source, target = results[first + b, i].reshape(-1), padded[b, i].reshape(-1)
                 rectified = active[first + b, i].reshape(-1)
                 for c in range(width * channels):
-                    is_positive = _NOTHING < rectified[c] <= _INFINITY
-                    target[c] = source[c] if is_positive else _NOTHING
+                    target[c] = source[c] if is_positive(rectified[c]) else _NOTHING
         for row in range(rows):
             for column in range(columns):
                 number = (first // 2 * rows + row) * columns + column

@@ -17,10 +17,22 @@ from torch.nn import functional
 from ppo_cli.distributions import Categorical
 from ppo_cli.networks.base import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, observed, orthogonal
 from ppo_cli.networks.codes import NUM_PLANES, planes
-from ppo_cli.networks.symmetric import NUM_SYMMETRIES, Convolution, SymmetricConv
-from ppo_cli.networks.trunk import MIN_CHANNELS, Kernels, computes_in_bfloat16, through_trunk
+from ppo_cli.networks.symmetric import NUM_SYMMETRIES, SymmetricConv
+from ppo_cli.networks.trunk import MIN_CHANNELS, WeightsAtPoints, computes_in_bfloat16, through_trunk
 from ppo_cli.settings import Range, check_arguments
 from ppo_cli.types import Distribution, Obs
+
+
+class Convolution(nn.Conv2d):
+    """3x3 with padding 1, [B, inputs, H, W] -> [B, outputs, H, W]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """[outputs, inputs, 3, 3] and [outputs]."""
+        assert self.bias is not None
+        return self.weight, self.bias
 
 
 class Board(nn.Module):
@@ -76,7 +88,7 @@ class Board(nn.Module):
             else:
                 layers.append(orthogonal(Convolution(inputs, channels), HIDDEN_GAIN))
         self.convolutions = nn.ModuleList(layers)
-        self.kernels = Kernels()
+        self.at_points = WeightsAtPoints()
         self.adds = [residual and number > 0 and number % 2 == 0 for number in range(num_layers)]
         features = channels // self.channels_of_orbit
         self.policy_head = orthogonal(nn.Linear(features, 1), POLICY_GAIN)
@@ -101,7 +113,7 @@ class Board(nn.Module):
         if self.may_use_kernels and computes_in_bfloat16(board) and self.channels >= MIN_CHANNELS:
             layers = [layer.weights() for layer in self.convolutions if isinstance(layer, Convolution | SymmetricConv)]
             reads_cells = self.pooling == "mean_max"
-            return through_trunk(board, weight, layers, adds=self.adds, returns_cells=reads_cells, kernels=self.kernels)
+            return through_trunk(board, weight, layers, adds=self.adds, returns_cells=reads_cells, known=self.at_points)
         cells = self.features(planes(board)).permute(0, 2, 3, 1).flatten(1, 2)
         ones = torch.ones_like(cells[:, :1, :1]).expand(-1, 1, cells.shape[1])
         return functional.linear(cells, weight.unsqueeze(0)).squeeze(-1), torch.bmm(ones, cells).squeeze(1), cells

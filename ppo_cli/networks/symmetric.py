@@ -36,18 +36,6 @@ def quotients() -> Tensor:
     return result
 
 
-class Convolution(nn.Conv2d):
-    """3x3 with padding 1, [B, inputs, H, W] -> [B, outputs, H, W]."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """[outputs, inputs, 3, 3] and [outputs]."""
-        assert self.bias is not None
-        return self.weight, self.bias
-
-
 class SymmetricConv(nn.Module):
     """3x3 convolution with padding 1, [B, inputs, H, W] -> [B, outputs, H, W], channel = 8 * orbit + symmetry.
 

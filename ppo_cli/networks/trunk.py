@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ppo_cli.networks.codes import NUM_CODES, NUM_PLANES
+from ppo_cli.networks.symmetric import KERNEL_CELLS
 
 MIN_CHANNELS = 32
 """For fewer, going to Winograd's points and back costs more than it spares."""
@@ -25,8 +26,7 @@ MIN_CHANNELS = 32
 CELLS_TOGETHER = 1300
 """Of boards that go through all layers together: with 64 channels their features and points take some megabytes."""
 
-KERNEL = 9  # cells
-CENTRE = KERNEL // 2
+CENTRE = KERNEL_CELLS // 2
 
 POINTS = 25
 """At which a convolution is a product (`ppo_cli.kernels.winograd`)."""
@@ -42,7 +42,7 @@ def computes_in_bfloat16(x: Tensor) -> bool:
     )
 
 
-class Kernels:
+class WeightsAtPoints:
     """Weights at Winograd's points, kept: the parts of a batch and the steps of a rollout have the same."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def through_trunk(
     *,
     adds: Sequence[bool],
     returns_cells: bool,
-    kernels: Kernels | None = None,
+    known: WeightsAtPoints | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Convolutions with padding 1, each through a ReLU, of a board's planes [B, H, W], and what two heads read of them.
 
@@ -80,7 +80,7 @@ def through_trunk(
         layers: Weight [C, C, 3, 3] and bias [C] of each; the first reads `NUM_PLANES` planes.
         adds: For each layer, whether what went into the one before it is added before the ReLU.
         returns_cells: Whether somebody else reads the features.
-        kernels: Those of the last time, which are often the same.
+        known: The layers at Winograd's points as they were the last time, often the same.
 
     Returns:
         Of each cell the product with ``head``, [B, H * W] float32; the sum over cells, [B, C] float32; and the
@@ -96,7 +96,9 @@ def through_trunk(
         weights += [functional.pad(weight, (0, 0, 0, 0, 0, more, 0, more)) for weight in rest]
         biases = [functional.pad(bias, (0, more)) for bias in biases]
         head = functional.pad(head, (0, more))
-    scores, sums, cells = Trunk.apply(board, tuple(adds), returns_cells, kernels or Kernels(), head, *weights, *biases)  # type: ignore[no-untyped-call]
+    scores, sums, cells = Trunk.apply(
+        board, tuple(adds), returns_cells, known or WeightsAtPoints(), head, *weights, *biases
+    )  # type: ignore[no-untyped-call]
     return scores, sums[:, :channels], cells[..., :channels]
 
 
@@ -109,7 +111,7 @@ class Trunk(torch.autograd.Function):
         board: Tensor,
         adds: tuple[bool, ...],
         returns_cells: bool,
-        kernels: Kernels,
+        known: WeightsAtPoints,
         head: Tensor,
         *layers: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -119,7 +121,7 @@ class Trunk(torch.autograd.Function):
         board, channels = board.contiguous(), len(head)
         weights, biases = layers[: len(adds)], torch.stack(layers[len(adds) :])
         scores, sums = torch.empty(len(board), board[0].numel()), torch.empty(len(board), channels)
-        points = kernels.at_points(weights[1:], (2, 3, 1, 0))
+        points = known.at_points(weights[1:], (2, 3, 1, 0))
         network = [*arrays(*table_of(weights[0])), points, *arrays(biases), np.array(adds), *arrays(head)]
         ctx.kept = []
         for group in groups(board):
@@ -127,7 +129,7 @@ class Trunk(torch.autograd.Function):
             arguments = [*arrays(board[group]), *network, bits(kept), *arrays(scores[group], sums[group])]
             trunk.forward(*arguments)
             ctx.kept.append(kept)
-        ctx.adds, ctx.kernels = adds, kernels
+        ctx.adds, ctx.known = adds, known
         ctx.save_for_backward(board, head, *weights)
         ctx.set_materialize_grads(False)
         cells = [kept[-1].flatten(1, 2) for kept in ctx.kept] if returns_cells else [ctx.kept[0][-1, :0].flatten(1, 2)]
@@ -143,7 +145,7 @@ class Trunk(torch.autograd.Function):
         of_scores, of_sums, of_cells = gradients
         of_scores = torch.zeros(len(board), board[0].numel()) if of_scores is None else of_scores
         of_sums = torch.zeros(len(board), len(head)) if of_sums is None else of_sums
-        network = [ctx.kernels.at_points(rest, (2, 3, 0, 1)), np.array(ctx.adds), *arrays(head)]
+        network = [ctx.known.at_points(rest, (2, 3, 0, 1)), np.array(ctx.adds), *arrays(head)]
         of_head, table, shares = torch.zeros_like(head), *map(torch.zeros_like, table_of(first))
         products, of_biases = torch.zeros(len(rest), POINTS, len(head), len(head)), torch.zeros(len(rest), len(head))
         totals = arrays(table, shares, products, of_biases, of_head)
@@ -166,7 +168,7 @@ def groups(board: Tensor) -> Iterator[slice]:
 
 def table_of(weight: Tensor) -> tuple[Tensor, Tensor]:
     """What a cell of each code adds to its neighbours, [9, codes, C], and what the hidden share does, [9, C]."""
-    places = weight.detach().permute(2, 3, 1, 0).reshape(KERNEL, NUM_PLANES, -1)
+    places = weight.detach().permute(2, 3, 1, 0).reshape(KERNEL_CELLS, NUM_PLANES, -1)
     table = places[:, :NUM_CODES] + places[:, NUM_CODES : NUM_CODES + 1]
     return table.contiguous(), places[:, NUM_CODES + 1].contiguous()
 

@@ -208,3 +208,17 @@ def test_a_longer_run_that_goes_on_keeps_its_convolutions(shell: Shell) -> None:
     assert content is not None
     assert content["state"]["env_steps"] == 128
     assert content["has_board_kernels"] is False
+
+
+def test_to_go_on_with_other_convolutions_is_said_not_to_be_exact(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppo_cli.cli.hardware.BOARD_KERNELS_PAY", 0)
+    size = ["env.height=3", "env.width=3", "env.mines=2", "num_envs=8", "rollout_length=8", "num_threads=1"]
+    words = ["env=minesweeper", *size, "precision=bfloat16", "total_env_steps=64", "run_name=quick"]
+    assert shell.train(*words) == 0
+    folder = shell.folder / "outputs/minesweeper/ppo/quick"
+    assert shell.train(f"resume={folder}", "total_env_steps=128") == 0
+    assert "kernels for its boards' convolutions" not in (folder / "resumes.yaml").read_text()
+    assert shell.train(f"resume={folder}", "total_env_steps=192", "accelerate=eager") == 0
+    assert "it ran with kernels for its boards' convolutions" in (folder / "resumes.yaml").read_text()

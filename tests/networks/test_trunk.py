@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.codes import NUM_PLANES, planes
-from ppo_cli.networks.trunk import Kernels, through_trunk
+from ppo_cli.networks.trunk import WeightsAtPoints, through_trunk
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -95,15 +95,33 @@ def test_the_first_layers_sums_are_not_rounded_on_the_way() -> None:
     torch.testing.assert_close(cells.double(), exact(board, head, layers, [False])[2], rtol=2**-8, atol=1e-5)
 
 
-def test_kernels_that_are_kept_are_made_anew_for_other_weights() -> None:
+def test_weights_at_points_that_are_kept_are_made_anew_for_other_weights() -> None:
     board, head, layers = made(4, 5, 5, 32)
-    kernels = Kernels()
+    known = WeightsAtPoints()
     for number in range(3):
-        kept = through_trunk(board, head, layers, adds=[False] * 3, returns_cells=False, kernels=kernels)
+        kept = through_trunk(board, head, layers, adds=[False] * 3, returns_cells=False, known=known)
         fresh = through_trunk(board, head, layers, adds=[False] * 3, returns_cells=False)
         assert torch.equal(kept[0], fresh[0])
         with torch.no_grad():
             layers[number % 3][0].data.mul_(1.5)  # which leaves no trace in the tensor's version
+
+
+def test_the_first_layers_and_the_heads_gradients_are_exact_but_for_the_rounding_of_features() -> None:
+    """One layer, whose gradient of the features is the only number in bfloat16 on the way back."""
+    board, head, layers = made(9, 5, 7, 40, num_layers=1)
+    given = torch.randn(9, 35).bfloat16().float(), torch.zeros(9, 40)
+    head = torch.ones(40)  # so that this gradient is exact, too
+    own_head, own_layers, leaves = leaves_of(head, layers, torch.float32)
+    found = through_trunk(board, own_head, own_layers, adds=[False], returns_cells=True)
+    other_head, other_layers, others = leaves_of(head, layers, torch.float64)
+    scores, sums, cells = exact(board, other_head, other_layers, [False])
+    assert torch.equal(found[2] > 0, cells > 0)
+    ours = torch.autograd.grad(found[:2], leaves, given)
+    truths = torch.autograd.grad((scores, sums), others, [each.double() for each in given])
+    for gradient, truth in zip(ours[1:], truths[1:], strict=True):
+        torch.testing.assert_close(gradient.double(), truth, rtol=1e-4, atol=1e-4)
+    read = given[0].double().flatten() @ found[2].double().flatten(0, 1)  # what the head has read, rounded
+    torch.testing.assert_close(ours[0].double(), read, rtol=1e-4, atol=1e-4)
 
 
 def test_boards_far_apart_in_memory_are_the_same_boards() -> None:
@@ -170,6 +188,10 @@ def test_with_the_kernels_a_network_is_what_it_is_in_float32(settings: dict[str,
 def test_in_float32_and_in_runs_too_short_to_compile_and_for_few_channels_the_library_convolves() -> None:
     board, obs = network()
     assert not uses_kernels(board, obs)
+    weights = list(board.convolutions.parameters())
+    gradients = torch.autograd.grad(board(obs)[1].square().sum(), weights, create_graph=True)
+    second = torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), weights)  # type: ignore[arg-type]
+    assert all(gradient.isfinite().all() for gradient in second)
     with torch.autocast("cpu", torch.bfloat16):
         assert uses_kernels(board, obs)
         board.may_use_kernels = False
