@@ -15,9 +15,10 @@ from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.fused import domain
+from ppo_cli.fused.board import BoardWeights, PPOOnBoards
 from ppo_cli.fused.collector import FusedCollector
-from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.mlp import PPOOnMLP
+from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.fused.workers import Workers, useful_threads
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
@@ -70,7 +71,7 @@ def choose_execution(
         return execution
     is_long = num_passes(config) >= BOARD_KERNELS_PAY
     is_wanted = bool(saved.get("has_board_kernels", True)) if saved else is_long
-    has_kernels = is_wanted and config["accelerate"] != "eager"
+    has_kernels = (is_wanted and config["accelerate"] != "eager") or execution.path == "fused"
     for board in boards:
         board.may_use_kernels = has_kernels
     reason = execution.reason
@@ -102,13 +103,23 @@ def choose_path(
         return Execution("compile", state.accelerator.num_threads, "asked for")
     if wish in ("eager", "compile") or (wish == "auto" and saved_path == "eager"):
         return Execution("eager", state.accelerator.num_threads, "asked for" if wish == "eager" else "as before")
-    if against := domain.reason_against(state.actor_critic, env, state.accelerator):
+    board = state.actor_critic if type(state.actor_critic) is Board else None
+    if board:
+        against = domain.reason_against_boards(board, state.accelerator, algorithm, state.optimizer)
+    else:
+        against = domain.reason_against(state.actor_critic, env, state.accelerator)
+    if against:
         if wish == "fused":
-            raise ValueError(f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {against}: use auto")
-        return Execution("eager", state.accelerator.num_threads, f"the fused kernels are for MLPs, {against}")
-    is_short = num_passes(config) < domain.COMPILING_PAYS
-    if wish == "auto" and not saved_path and is_short and not domain.is_ready(env, algorithm):
+            raise ValueError(
+                "accelerate=fused is for MLPs on vectors, in float32, and for PPO on boards, in bfloat16 and from "
+                f"{MIN_CHANNELS} channels, on a CPU, and {against}: use auto"
+            )
+        return Execution("eager", state.accelerator.num_threads, f"the fused kernels do not cover it: {against}")
+    is_short = num_passes(config) < (BOARD_KERNELS_PAY if board else domain.COMPILING_PAYS)
+    if wish == "auto" and not saved_path and is_short and (board or not domain.is_ready(env, algorithm)):
         return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
+    if board:
+        return Execution("fused", state.accelerator.num_threads, "the update, and the convolutions while acting")
     batch = env.num_envs * config["rollout_length"]
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     available = config["num_threads"] or available_cores()
@@ -126,9 +137,14 @@ def build_learner(
     length = config["rollout_length"]
     if execution.path != "fused":
         return Collector(env, state, length, EpisodeWindow()), algorithm
+    adam = state.optimizer if isinstance(state.optimizer, torch.optim.AdamW) else None
+    if isinstance(state.actor_critic, Board):
+        assert isinstance(algorithm, PPO) and adam
+        learner = PPOOnBoards(algorithm, BoardWeights(state.actor_critic), adam, state.accelerator.threads)
+        return Collector(env, state, length, EpisodeWindow()), learner
     assert isinstance(state.actor_critic, MLP)
-    weights, workers = FlatWeights(state.actor_critic), Workers(execution.num_threads)
+    weights, workers = MLPWeights(state.actor_critic), Workers(execution.num_threads)
     collector = FusedCollector(env, state, length, EpisodeWindow(), weights, workers)
-    if isinstance(algorithm, PPO) and isinstance(state.optimizer, torch.optim.AdamW):
-        return collector, FusedPPO(algorithm, weights, state.optimizer, workers)
+    if isinstance(algorithm, PPO) and adam:
+        return collector, PPOOnMLP(algorithm, weights, adam, workers)
     return collector, algorithm

@@ -18,7 +18,7 @@ from torch import Tensor
 from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.envs.base import ArrayStep, StepsArrays, VecEnv
 from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
-from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import acting
 from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
@@ -67,7 +67,7 @@ class FusedCollector(Collector):
         state: TrainState,
         rollout_length: int,
         episodes: EpisodeWindow,
-        weights: FlatWeights,
+        weights: MLPWeights,
         workers: Workers,
     ) -> None:
         super().__init__(env, state, rollout_length, episodes)

@@ -14,7 +14,9 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.kernels.compiled import cache_folder, is_kept
+from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
+from ppo_cli.networks.trunk import MIN_CHANNELS
 
 COMPILING_PAYS = 500_000
 """Samples that a run must learn from, epochs counted, before half a minute of compiling is won back."""
@@ -27,6 +29,19 @@ def reason_against(actor_critic: nn.Module, env: VecEnv, accelerator: Accelerato
     if not isinstance(env.single_observation_space, spaces.Box):
         return "the observations carry an action mask"
     if accelerator.device.type != "cpu" or accelerator.precision != "float32":
+        return f"the run is on {accelerator.device} in {accelerator.precision}"
+    return None
+
+
+def reason_against_boards(
+    network: Board, accelerator: Accelerator, algorithm: Algorithm, optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Why the kernels cannot learn for this board network, or None."""
+    if not can_update(algorithm, optimizer):
+        return f"the algorithm is {type(algorithm).__name__}"
+    if network.channels < MIN_CHANNELS:
+        return f"the network has {network.channels} channels"
+    if accelerator.device.type != "cpu" or accelerator.precision != "bfloat16":
         return f"the run is on {accelerator.device} in {accelerator.precision}"
     return None
 

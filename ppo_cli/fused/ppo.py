@@ -1,25 +1,23 @@
-"""PPO's update through `ppo_cli.kernels.ppo`: the same metrics from the same minibatches."""
+"""PPO's update through kernels: the same metrics from the same minibatches."""
 
 from __future__ import annotations
 
 import math
-from functools import cache, partial
-from typing import Any
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ppo_cli.algorithms.ppo import EARLY_STOP_FACTOR, LAST_EPOCH, PPO
 from ppo_cli.distributions import Categorical, Gaussian
 from ppo_cli.faults import GRADIENT_STEPS, NonFiniteError
 from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
-from ppo_cli.fused.workers import Workers
 from ppo_cli.kernels import advantages
 from ppo_cli.kernels.adam import Adam
 from ppo_cli.kernels.advantages import Advantages
-from ppo_cli.kernels.mlp import Network, new_scratch
-from ppo_cli.kernels.ppo import NOT_FINITE, STOPPED, Exchange, Objective, Samples, update
+from ppo_cli.kernels.ppo import NOT_FINITE, STOPPED, Objective, Samples
 from ppo_cli.kernels.report import (
     CLIPFRAC,
     COUNT,
@@ -34,7 +32,6 @@ from ppo_cli.kernels.report import (
     VALUE_LOSS,
     averages,
 )
-from ppo_cli.kernels.threads import new_barrier
 from ppo_cli.losses import MAX_LOG_RATIO
 from ppo_cli.schedules import schedule_factor
 from ppo_cli.train_state import TrainState
@@ -51,22 +48,27 @@ FIGURES = {
     "losses/ratio_max": RATIO_MAX,
 }
 
-MAX_SLICES = 16
-MAX_SLICED = 1 << 22
-"""Numbers in the gradients of all slices: 16 MB."""
 
-
-class FusedPPO:
+class FusedPPO(ABC):
     """An algorithm for the trainer: ``ppo``'s update on the weights of one run."""
 
-    def __init__(self, ppo: PPO, weights: FlatWeights, optimizer: torch.optim.AdamW, workers: Workers) -> None:
+    def __init__(self, ppo: PPO, weights: FlatWeights, optimizer: torch.optim.AdamW) -> None:
         self.ppo = ppo
-        self.network = weights.network
         self.moments = FlatMoments(weights, optimizer)
-        self.workers = workers
-        self.scratch = [new_scratch(self.network) for _ in range(workers.num_threads)]
-        self.barrier = new_barrier()
         self.seen: tuple[Rollout, tuple[Advantages, Samples]] | None = None  # the last rollout, and its memory
+
+    @abstractmethod
+    def learn(
+        self,
+        adam: Adam,
+        samples: Samples,
+        objective: Objective,
+        order: NDArray[np.int64],
+        minibatch: int,
+        report: NDArray[np.float64],
+        first_row: int,
+    ) -> int:
+        """As `ppo_cli.kernels.ppo.update`, on all threads."""
 
     @property
     def gamma(self) -> float:
@@ -116,9 +118,9 @@ class FusedPPO:
         minibatch: int,
         report: NDArray[np.float64],
     ) -> int:
-        """The kernel on every thread, this one included; fills ``report`` and moves the weights.
+        """All minibatches; fills ``report`` and moves the weights.
 
-        Returns how many minibatches were reached. Where a step may be left out, the kernel goes on behind it.
+        Returns how many minibatches were reached. Where a step may be left out, learning goes on behind it.
         """
         group = self.moments.optimizer.param_groups[0]
         beta1, beta2 = group["betas"]
@@ -133,10 +135,9 @@ class FusedPPO:
             weight_decay=group["weight_decay"],
             max_grad_norm=self.ppo.max_grad_norm,
         )
-        row, exchange = 0, self.exchange(minibatch)
+        row = 0
         while True:
-            shared = (samples, objective, adam, exchange, order, minibatch, report, row)
-            outcome = self.workers.run_timed(partial(self.work, shared))
+            outcome = self.learn(adam, samples, objective, order, minibatch, report, row)
             steps_taken = int(np.isfinite(report[row:, GRAD_NORM]).sum())
             self.moments.steps_taken += steps_taken
             row += steps_taken
@@ -149,24 +150,6 @@ class FusedPPO:
             report[row] = np.nan
             row += 1
             adam = adam._replace(steps_taken=self.moments.steps_taken)
-
-    def work(self, shared: tuple[Any, ...], thread: int, num_threads: int) -> int:
-        """One thread's part of the kernel; how the update ended."""
-        outcome: int = update(thread, num_threads, self.network, self.scratch[thread], *shared)
-        return outcome
-
-    @cache  # noqa: B019 (as many entries as there are sizes of minibatches: one)
-    def exchange(self, minibatch: int) -> Exchange:
-        """Room for the units of a minibatch."""
-        network = self.network
-        slices = num_slices(network, minibatch)
-        units = slices if network.is_shared else 2 * slices
-        return Exchange(
-            barrier=self.barrier,
-            gradient=np.zeros((slices, len(network.parameters)), np.float32),
-            sums=np.zeros((2, units, NUM_FIGURES)),
-            squares=np.zeros((2, units)),
-        )
 
     def samples(self, rollout: Rollout) -> Samples:
         """The rollout as the kernel reads it, with advantages and value targets."""
@@ -192,7 +175,7 @@ class FusedPPO:
             value_target=np.empty(rollout.reward.shape, np.float32),
         )
         return estimator, Samples(
-            obs=rows_of(rollout.obs),
+            obs=rows_of(rollout.obs) if isinstance(rollout.obs, Tensor) else NO_FLOATS,
             choice=np.zeros(0, np.int64) if is_gaussian else rollout.action.view(-1).numpy(),
             action=rows_of(rollout.action) if is_gaussian else NO_FLOATS,
             log_prob=rollout.log_prob.view(-1).numpy(),
@@ -229,12 +212,3 @@ def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray
     for epoch in order:
         torch.randperm(batch, generator=generator, out=epoch)
     return order.numpy()
-
-
-def num_slices(network: Network, minibatch: int) -> int:
-    """Into how many parts a minibatch is cut: whole tiles, no more than threads will want, and memory allows.
-
-    Separate networks are two units of work for each slice, so that half as many slices do.
-    """
-    tiles = minibatch // (network.tile if network.is_shared else 2 * network.tile)
-    return max(1, min(tiles, MAX_SLICES, MAX_SLICED // len(network.parameters)))

@@ -1,10 +1,11 @@
-"""An MLP and its AdamW as flat vectors that kernels read and write; the torch objects become views of them.
+"""A network and its AdamW as flat vectors that kernels read and write; the torch objects become views of them.
 
 Nothing is copied back and forth: checkpoints, evaluation and all other readers keep using module and optimizer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,27 +26,39 @@ NO_FLOATS = np.zeros((0, 0), np.float32)
 
 
 class FlatWeights:
-    """The weights of ``actor_critic`` in one vector, whose layout is ``network``."""
+    """Parameters in one vector, in their order."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        ordered = list(parameters)
+        self.flat: Floats = np.empty(sum(p.numel() for p in ordered), np.float32)
+        self.offsets: dict[Tensor, int] = {}
+        end = 0
+        for parameter in ordered:
+            self.offsets[parameter], end = end, end + parameter.numel()
+            parameter.data = self.view(self.flat, parameter).copy_(parameter.data)
+
+    def view(self, flat: Floats, parameter: Tensor) -> Tensor:
+        """The part of a vector [P] laid out like this one that belongs to ``parameter``, in its shape."""
+        offset = self.offsets[parameter]
+        return torch.from_numpy(flat[offset : offset + parameter.numel()]).view(parameter.shape)
+
+
+class MLPWeights(FlatWeights):
+    """The weights of an MLP, the actor's before the critic's; their layout is ``network``."""
 
     def __init__(self, actor_critic: MLP) -> None:
         is_shared = actor_critic.critic is actor_critic.actor
         critic = [] if is_shared else [*actor_critic.critic.parameters(), *actor_critic.value_head.parameters()]
         of_critic = {id(parameter) for parameter in critic}
-        parameters = [p for p in actor_critic.parameters() if id(p) not in of_critic] + critic
-        flat = np.empty(sum(p.numel() for p in parameters), np.float32)
-        self.offsets: dict[Tensor, int] = {}
-        end = 0
-        for parameter in parameters:
-            self.offsets[parameter], end = end, end + parameter.numel()
-            parameter.data = self.view(flat, parameter).copy_(parameter.data)
+        super().__init__([p for p in actor_critic.parameters() if id(p) not in of_critic] + critic)
         head = actor_critic.policy_head
         trunks = [actor_critic.actor] if is_shared else [actor_critic.actor, actor_critic.critic]
         hidden = [layer for trunk in trunks for layer in trunk if isinstance(layer, nn.Linear)]
         assert isinstance(head, GaussianHead | CategoricalHead)
         output = head.mean if isinstance(head, GaussianHead) else head.logits
         self.network = Network(
-            parameters=flat,
-            critic=len(flat) - sum(p.numel() for p in critic),
+            parameters=self.flat,
+            critic=len(self.flat) - sum(p.numel() for p in critic),
             layers=np.array([self.layout(layer) for layer in [*hidden, output, actor_critic.value_head]], np.int64),
             depth=len(hidden) // len(trunks),
             is_shared=is_shared,
@@ -54,11 +67,6 @@ class FlatWeights:
             log_std=self.offsets[head.log_std] if isinstance(head, GaussianHead) else -1,
             tile=tile_for(max(layer.out_features for layer in hidden)),
         )
-
-    def view(self, flat: Floats, parameter: Tensor) -> Tensor:
-        """The part of ``flat`` [P] that belongs to ``parameter``, in its shape."""
-        offset = self.offsets[parameter]
-        return torch.from_numpy(flat[offset : offset + parameter.numel()]).view(parameter.shape)
 
     def layout(self, layer: nn.Linear) -> tuple[int, int, int, int]:
         """Offsets of weights and biases, inputs, outputs."""
@@ -71,8 +79,8 @@ class FlatMoments:
     def __init__(self, weights: FlatWeights, optimizer: torch.optim.AdamW) -> None:
         self.weights = weights
         self.optimizer = optimizer
-        self.first = np.zeros_like(weights.network.parameters)
-        self.second = np.zeros_like(weights.network.parameters)
+        self.first = np.zeros_like(weights.flat)
+        self.second = np.zeros_like(weights.flat)
         self.steps_taken = 0
         self.adopt()
         optimizer.register_load_state_dict_post_hook(lambda _: self.adopt())

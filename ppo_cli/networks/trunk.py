@@ -160,9 +160,14 @@ class Trunk(torch.autograd.Function):
         return None, None, None, None, of_head, of_first, *from_points(products), of_first_bias, *of_biases
 
 
+def boards_together(height: int, width: int) -> int:
+    """How many boards go through all layers together."""
+    return max(1, CELLS_TOGETHER // (height * width))
+
+
 def groups(board: Tensor) -> Iterator[slice]:
     """The boards that go through all layers together, whose features and points share a cache."""
-    size = max(1, CELLS_TOGETHER // board[0].numel())
+    size = boards_together(*board.shape[1:])
     return (slice(first, first + size) for first in range(0, len(board), size))
 
 

@@ -20,8 +20,8 @@ from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
 from ppo_cli.envs.probes import ActionObservationProbe, ActionProbe, ContinuousActionProbe, TruncationProbe
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.fused.collector import FusedCollector
-from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.mlp import PPOOnMLP
+from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.fused.workers import Workers
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
@@ -106,10 +106,10 @@ def make_run(
     algorithm = algorithm or PPO(**{"gamma": GAMMA} | ppo)
     if path == "eager":
         return Run(state, Collector(env, state, rollout_length, EpisodeWindow()), algorithm)
-    weights, workers = FlatWeights(module), Workers(num_threads)
+    weights, workers = MLPWeights(module), Workers(num_threads)
     collector = FusedCollector(env, state, rollout_length, EpisodeWindow(), weights, workers)
     if isinstance(algorithm, PPO):
-        return Run(state, collector, FusedPPO(algorithm, weights, adam, workers))
+        return Run(state, collector, PPOOnMLP(algorithm, weights, adam, workers))
     return Run(state, collector, algorithm)
 
 

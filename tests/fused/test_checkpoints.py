@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ppo_cli import checkpoint
 from ppo_cli.accelerate import Execution
-from ppo_cli.fused.ppo import FusedPPO
-from ppo_cli.fused.weights import FlatMoments, FlatWeights
+from ppo_cli.fused.mlp import PPOOnMLP
+from ppo_cli.fused.weights import FlatMoments, MLPWeights
 from ppo_cli.logger import RunLogger
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Intervals, Trainer, restore
 from tests.fused.helpers import ENVS, Run, assert_same_learning, make_run
@@ -122,7 +122,7 @@ def test_loading_keeps_weights_and_moments_in_the_flat_vectors() -> None:
     source.learn(2)
     target.learn(1)
     target.state.load_state_dict(source.state.state_dict())
-    assert isinstance(source.algorithm, FusedPPO) and isinstance(target.algorithm, FusedPPO)
+    assert isinstance(source.algorithm, PPOOnMLP) and isinstance(target.algorithm, PPOOnMLP)
     for ours, theirs in (
         (target.algorithm.network.parameters, source.algorithm.network.parameters),
         (target.algorithm.moments.first, source.algorithm.moments.first),
@@ -145,7 +145,7 @@ def test_moments_of_an_optimizer_that_has_stepped_are_taken_over() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     before = [{name: value.clone() for name, value in optimizer.state[p].items()} for p in optimizer.state]
     weights = run.weights
-    moments = FlatMoments(FlatWeights(run.state.actor_critic), optimizer)  # type: ignore[arg-type]
+    moments = FlatMoments(MLPWeights(run.state.actor_critic), optimizer)  # type: ignore[arg-type]
     assert moments.steps_taken == 32
     assert torch.equal(run.weights, weights)
     for old, parameter in zip(before, list(optimizer.state), strict=True):

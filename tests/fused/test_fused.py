@@ -20,7 +20,7 @@ from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.distributions import Categorical
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
 from ppo_cli.faults import NonFiniteError
-from ppo_cli.fused.ppo import MAX_SLICED, MAX_SLICES, FusedPPO, num_slices
+from ppo_cli.fused.mlp import MAX_SLICED, MAX_SLICES, PPOOnMLP, num_slices
 from ppo_cli.fused.workers import PROBES, Workers, useful_threads
 from ppo_cli.kernels.mlp import Network, tile_for
 from ppo_cli.kernels.report import COUNT, K3
@@ -102,7 +102,7 @@ def test_the_cases_contain_what_they_are_for() -> None:
     assert make_run("eager", ENVS["pendulum"](4)).learn(1)[0].truncated.any()
 
 
-class Recorded(FusedPPO):
+class Recorded(PPOOnMLP):
     """Keeps the KL (k3) of each minibatch that was looked at."""
 
     kl: np.ndarray
@@ -127,7 +127,7 @@ class Recorded(FusedPPO):
 )
 def test_an_update_stops_at_the_same_minibatch(env: str, target_kl: float) -> None:
     reference, ours = (make_run(path, ENVS[env](4), target_kl=target_kl) for path in ("eager", "fused"))
-    assert isinstance(ours.algorithm, FusedPPO)
+    assert isinstance(ours.algorithm, PPOOnMLP)
     ours.algorithm.__class__ = Recorded
     stopped = 0
     for _ in range(4):
@@ -176,7 +176,7 @@ def test_every_algorithm_learns_from_the_fused_collector_as_from_the_other(name:
 def made_network() -> Network:
     """The one of the runs below."""
     algorithm = make_run("fused", ENVS["cartpole"](1)).algorithm
-    assert isinstance(algorithm, FusedPPO)
+    assert isinstance(algorithm, PPOOnMLP)
     return algorithm.network
 
 
@@ -330,6 +330,6 @@ def test_a_fused_run_repeats_itself_bit_for_bit_and_follows_its_seed() -> None:
 def test_the_module_reads_the_weights_that_the_kernels_move() -> None:
     run = make_run("fused", ENVS["cartpole"](4))
     run.learn(2)
-    assert isinstance(run.algorithm, FusedPPO)
+    assert isinstance(run.algorithm, PPOOnMLP)
     flat = torch.from_numpy(run.algorithm.network.parameters)  # the critic's last, the module's in another order
     assert torch.equal(run.weights.sort().values, flat.sort().values)

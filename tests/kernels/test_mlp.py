@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_cli.distributions import Categorical, Gaussian
-from ppo_cli.fused.weights import FlatWeights
+from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.kernels.acting import transpose_weights
 from ppo_cli.kernels.mlp import (
     LARGEST_TILE,
@@ -52,14 +52,14 @@ def forward(network: Network, scratch: Scratch, n: int) -> None:
     forward_value(network, scratch, n)
 
 
-def made(name: str, actions: spaces.Space[Any]) -> tuple[MLP, FlatWeights]:
+def made(name: str, actions: spaces.Space[Any]) -> tuple[MLP, MLPWeights]:
     """A network none of whose weights is near 0, as those of fresh heads are."""
     torch.manual_seed(3)
     network = MLP(VECTOR, actions, **NETWORKS[name])
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return network, FlatWeights(network)
+    return network, MLPWeights(network)
 
 
 def loaded(network: Network, obs: Tensor) -> Scratch:
