@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
-from ppo_cli.kernels.linear import RELU, Floats, activate, add_outer, add_product, add_rows, scale_by_slope
-from ppo_cli.kernels.policies import NUM_TERMS, categorical_slopes, categorical_terms
+from ppo_cli.kernels.linear import RELU, Floats, activate, add_outer, add_product, add_rows, scale_by_slope, transpose
+from ppo_cli.kernels.policies import NUM_TERMS, categorical_slopes, categorical_terms, draw_categorical
 from ppo_cli.kernels.ppo import Minibatch, policy_loss_of_tile, value_loss_of_tile
 from ppo_cli.kernels.winograd import Bits, raised, rounded
 
@@ -46,6 +46,15 @@ class Readings(NamedTuple):
     cells: Bits  # [n, H, W, C]
 
 
+class Choices(NamedTuple):
+    """What a policy does on n boards."""
+
+    log_probs: Floats  # [n, A]
+    action: NDArray[np.int64]  # [n]
+    log_prob: Floats  # [n]
+    value: Floats  # [n]
+
+
 class HeadsScratch(NamedTuple):
     """Working memory for up to n boards."""
 
@@ -54,6 +63,7 @@ class HeadsScratch(NamedTuple):
     slopes: Floats  # [A, n] probabilities, then the loss's derivative by the logits
     terms: Floats  # [NUM_TERMS, n] of `ppo_cli.kernels.policies`
     features: Floats  # [F, n]
+    across: Floats  # [n, F] the same, boards first
     units: Floats  # [U, n]
     value: Floats  # [1, n]
     d_features: Floats  # [F, n]
@@ -65,8 +75,47 @@ def new_scratch(heads: Heads, actions: int, boards: int) -> HeadsScratch:
     """Allocated once for each thread."""
     units = len(heads.value)
     features = len(heads.hidden) // units
-    rows = actions, actions, actions, NUM_TERMS, features, units, 1, features, units, 1
-    return HeadsScratch(*(np.zeros((count, boards), np.float32) for count in rows))
+
+    def rows(count: int) -> Floats:
+        return np.zeros((count, boards), np.float32)
+
+    return HeadsScratch(
+        logits=rows(actions),
+        logs=rows(actions),
+        slopes=rows(actions),
+        terms=rows(NUM_TERMS),
+        features=rows(features),
+        across=np.zeros((boards, features), np.float32),
+        units=rows(units),
+        value=rows(1),
+        d_features=rows(features),
+        d_units=rows(units),
+        d_value=rows(1),
+    )
+
+
+@vectorized
+def act_on_boards(
+    heads: Heads,
+    scratch: HeadsScratch,
+    pooling: Pooling,
+    readings: Readings,
+    legal: NDArray[np.bool_],
+    noise: Floats,
+    choices: Choices,
+) -> None:
+    """Fill ``choices``; ``legal`` [n, A], ``noise`` [n, A] exponential waiting times."""
+    n = len(legal)
+    for i in range(n):
+        logits = choices.log_probs[i]
+        for a in range(len(logits)):
+            logits[a] = readings.scores[i, a] + heads.bias[0] if legal[i, a] else _ILLEGAL
+        chosen = draw_categorical(logits, noise[i])
+        choices.action[i], choices.log_prob[i] = chosen, logits[chosen]
+    pool(readings, pooling, scratch.features)
+    evaluate(heads, scratch, n)
+    for i in range(n):
+        choices.value[i] = scratch.value[0, i]
 
 
 @vectorized
@@ -133,7 +182,9 @@ def evaluate_gradient(heads: Heads, gradient: Heads, scratch: HeadsScratch, n: i
         for i in range(n):
             d_units[u, i] = heads.value[u] * d_value[0, i]
     scale_by_slope(d_units, units, len(units), n, RELU)
-    add_outer(gradient.hidden, 0, d_units, features, len(units), len(features), n)
+    transpose(features, len(features), n, scratch.across)
+    out = gradient.hidden.reshape((len(units), len(features)))
+    add_product(out, d_units.reshape(-1), 0, d_units.shape[1], 1, scratch.across, len(units), n, len(features))
     add_rows(gradient.hidden_bias, 0, d_units, len(units), n)
     for f in range(len(features)):
         for i in range(n):
