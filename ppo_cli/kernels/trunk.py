@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.cells import cells_gradient, read_cells
 from ppo_cli.kernels.codes import Board, codes_gradient, convolve_codes
-from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.compiled import inlined, vectorized
 from ppo_cli.kernels.linear import Floats, Pairs
 from ppo_cli.kernels.winograd import Bits, convolution_gradient, convolve, is_positive, raised, rounded
 
@@ -63,7 +63,7 @@ def backward(
     codes_gradient(boards, gradients[0], kept[0], table, shares)
 
 
-@vectorized
+@inlined
 def add_active(total: Bits, x: Bits, active: Bits) -> None:
     """Add x to ``total`` where ``active`` is positive."""
     totals, others, results = total.reshape(-1), x.reshape(-1), active.reshape(-1)

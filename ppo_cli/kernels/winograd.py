@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.compiled import compiled, inlined, vectorized
 from ppo_cli.kernels.linear import Floats, Pairs, add_product
 from ppo_cli.kernels.tiles import (
     TILE,
@@ -73,7 +73,7 @@ def tiles_of(height: int, width: int) -> tuple[int, int]:
     return (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
 
 
-@vectorized
+@inlined
 def _pad(cells: Bits, padded: Bits) -> None:
     """One board's cells into the middle."""
     height, width, channels = cells.shape
@@ -83,7 +83,7 @@ def _pad(cells: Bits, padded: Bits) -> None:
             target[c] = source[c]
 
 
-@vectorized
+@inlined
 def cells_to_points(cells: Bits, points: Bits) -> None:
     """B^T d B: cells [N, H, W, C] -> points [25, at least N * tiles, C], tiles row by row; zero beyond the board."""
     boards, height, width, channels = cells.shape
@@ -98,7 +98,7 @@ def cells_to_points(cells: Bits, points: Bits) -> None:
                     cells_tile(padded, TILE * row, TILE * column, channel, points, number)
 
 
-@vectorized
+@inlined
 def cells_to_pairs(cells: Bits, pairs: Pairs) -> None:
     """The same in pairs of boards, [25, at least (N + 1) / 2 * tiles, C]; behind an odd number comes an empty board."""
     boards, height, width, channels = cells.shape
@@ -117,7 +117,7 @@ def cells_to_pairs(cells: Bits, pairs: Pairs) -> None:
                     cell_pairs_tile(padded, TILE * row, TILE * column, channel, pairs, number)
 
 
-@vectorized
+@inlined
 def results_to_points(results: Bits, active: Bits, pairs: Pairs, points: Bits, total: Floats) -> None:
     """A y A^T: results [N, H, W, C] -> pairs as of cells, and points [25, 2 * pairs, C], one of a pair after the other.
 
@@ -143,7 +143,7 @@ def results_to_points(results: Bits, active: Bits, pairs: Pairs, points: Bits, t
                     results_tile(padded, TILE * row, TILE * column, channel, pairs, points, number, total)
 
 
-@vectorized
+@inlined
 def points_to_cells(points: Floats, cells: Bits) -> None:
     """B v B^T: points [25, 2 * pairs, C] as of `results_to_points` -> cells [N, H, W, C]; tiles overlap."""
     boards, height, width, channels = cells.shape
@@ -162,7 +162,7 @@ def points_to_cells(points: Floats, cells: Bits) -> None:
                 result[c] = rounded(source[c])
 
 
-@vectorized
+@inlined
 def points_to_results(points: Floats, bias: Floats, added: Bits, results: Bits) -> None:
     """A^T v A through a ReLU: points [25, at least N * tiles, C] and ``bias`` [C] -> results [N, H, W, C].
 
@@ -205,7 +205,7 @@ def together(cells: Bits) -> int:
     return min(boards, max(2, CELLS_TOGETHER // (height * width) // 2 * 2))
 
 
-@vectorized
+@inlined
 def convolve(cells: Bits, kernels: Pairs, bias: Floats, added: Bits, results: Bits) -> None:
     """Fill ``results`` [N, H, W, K]: cells [N, H, W, C] under kernels at all points, [25, C in pairs, K], and a ReLU.
 
@@ -230,7 +230,7 @@ def convolve(cells: Bits, kernels: Pairs, bias: Floats, added: Bits, results: Bi
         points_to_results(points, bias, added[first:end], results[first:end])
 
 
-@vectorized
+@inlined
 def convolution_gradient(
     cells: Bits, results: Bits, active: Bits, turned: Pairs, cells_gradient: Bits, products: Floats, total: Floats
 ) -> None:  # fmt: skip
