@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppo_cli import checkpoint
+from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import (
     EVALUATION_ENVS,
@@ -105,9 +106,13 @@ def run_trainer(
         trainer.collector.env.close()
     finish(trainer, status, exit_code=exit_code)
     if trainer.execution.path == "fused" and trainer.state.updates:
-        algorithm = trainer.algorithm.ppo if isinstance(trainer.algorithm, FusedPPO) else trainer.algorithm
-        domain.note_ready(trainer.collector.env, algorithm)
+        domain.note_ready(trainer.collector.env, plain_algorithm(trainer))
     return status, exit_code
+
+
+def plain_algorithm(trainer: Trainer) -> Algorithm:
+    """What a run learns by, whoever computes it."""
+    return trainer.algorithm.ppo if isinstance(trainer.algorithm, FusedPPO) else trainer.algorithm
 
 
 def finish(trainer: Trainer, status: Status, *, exit_code: int | None = None, error: str | None = None) -> None:
@@ -248,6 +253,7 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     updates = -(-config["total_env_steps"] // batch)
     accelerator = state.accelerator
+    compiles_first = trainer.execution.path == "fused" and not domain.is_ready(env, plain_algorithm(trainer))
     return {
         "run": f"{config['algo']['name']} on {config['env']['name']}, seed {config['seed']}",
         "batch": f"{env.num_envs} envs x {config['rollout_length']} steps = {batch:,}, "
@@ -259,6 +265,7 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         + f", {accelerator.precision}",
         **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
         "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
+        **({"compiles": "the kernels first, once on this machine: half a minute"} if compiles_first else {}),
     }
 
 

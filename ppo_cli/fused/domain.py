@@ -38,7 +38,7 @@ def reason_against_boards(
 ) -> str | None:
     """Why the kernels cannot learn for this board network, or None."""
     if not can_update(algorithm, optimizer):
-        return f"the algorithm is {type(algorithm).__name__}"
+        return f"the update is {type(algorithm).__name__}'s with {type(optimizer).__name__}"
     if network.channels < MIN_CHANNELS:
         return f"the network has {network.channels} channels"
     if accelerator.device.type != "cpu" or accelerator.precision != "bfloat16":

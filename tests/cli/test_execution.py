@@ -17,6 +17,7 @@ from ppo_cli.cli.train import trainer_of
 from ppo_cli.envs.cartpole import CartPole
 from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe
 from ppo_cli.fused import domain
+from ppo_cli.fused.board_collector import BoardCollector
 from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.domain import is_ready
 from ppo_cli.fused.ppo import FusedPPO
@@ -36,7 +37,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def execution(folder: Path, *words: str) -> Execution:
     made = trainer_of([*words, "quiet=true"], folder)
-    assert isinstance(made.collector, FusedCollector) is (made.execution.path == "fused")
+    assert isinstance(made.collector, FusedCollector | BoardCollector) is (made.execution.path == "fused")
     return made.execution
 
 
@@ -51,10 +52,21 @@ def execution(folder: Path, *words: str) -> Execution:
         (
             ["env=cartpole", "precision=bfloat16"],
             "eager",
-            "the fused kernels are for MLPs, the run is on cpu in bfloat16",
+            "the fused kernels do not cover it: the run is on cpu in bfloat16",
         ),
-        (["env=minesweeper", "precision=float32"], "eager", "the fused kernels are for MLPs, the network is Board"),
-        (["env=minesweeper", "precision=bfloat16"], "eager", "and kernels for its convolutions"),
+        (
+            ["env=minesweeper", "precision=float32"],
+            "eager",
+            "the fused kernels do not cover it: the run is on cpu in float32",
+        ),
+        (["env=minesweeper", "precision=bfloat16"], "fused", "rollout and update"),
+        (["env=minesweeper", "precision=bfloat16", "algo=trpo"], "eager", "and kernels for its convolutions"),
+        (["env=minesweeper", "precision=bfloat16", "optimizer=rmsprop"], "eager", "and kernels for its convolutions"),
+        (
+            ["env=minesweeper", "precision=bfloat16", "network=board", "network.channels=24"],
+            "eager",
+            "the fused kernels do not cover it: the network has 24 channels",
+        ),
         (
             ["env=minesweeper", "precision=bfloat16", "total_env_steps=9_000"],
             "eager",
@@ -109,13 +121,17 @@ def test_the_parts_of_a_run_are_those_of_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["env=minesweeper"], "the network is Board: use auto"),
+        (["env=minesweeper", "precision=float32"], "the run is on cpu in float32: use auto"),
+        (["env=minesweeper", "precision=bfloat16", "algo=vpg"], "the update is VPG's with AdamW: use auto"),
         (["env=cartpole", "precision=bfloat16"], "the run is on cpu in bfloat16: use auto"),
     ],
 )
 def test_kernels_that_do_not_cover_the_run_are_refused_in_one_line(shell: Shell, words: list[str], error: str) -> None:
     assert shell.train(*words, "accelerate=fused") == 2
-    assert shell.errors == [f"accelerate=fused is for MLPs on vectors, in float32 on a CPU, and {error}"]
+    assert shell.errors == [
+        "accelerate=fused is for MLPs on vectors, in float32, and for PPO on boards, in bfloat16 and from 32 channels, "
+        f"on a CPU, and {error}"
+    ]
     assert list(shell.folder.iterdir()) == []
 
 
@@ -155,7 +171,9 @@ def test_a_fused_run_leaves_word_that_its_kernels_are_compiled(shell: Shell, mon
     env = CartPole(1)
     assert shell.train(*SHORT_RUN, "accelerate=eager") == 0
     assert not is_ready(env, PPO())
+    assert "compiles" not in shell.out
     assert shell.train(*SHORT_RUN, "accelerate=fused") == 0
+    assert "compiles      the kernels first, once on this machine: half a minute" in shell.out
     assert is_ready(env, PPO())
     assert not is_ready(env, A2C()), "whose update is not a kernel"
     assert not is_ready(ConstantValueProbe(1), PPO()), "which is stepped from outside"
@@ -185,6 +203,21 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(shell: Shell, path: str) -> No
         for name in ("straight", "resumed")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_board_goes_on_in_kernels_as_if_it_had_never_stopped_on_any_threads(shell: Shell) -> None:
+    size = ["env.height=4", "env.width=3", "env.mines=2", "num_envs=40", "rollout_length=8"]
+    words = ["env=minesweeper", *size, "precision=bfloat16", "accelerate=fused", "learning_rate_schedule=constant"]
+    folder = shell.folder / "outputs/minesweeper/ppo"
+    assert shell.train(*words, "total_env_steps=640", "run_name=straight", "num_threads=1") == 0
+    assert shell.train(*words, "total_env_steps=320", "run_name=resumed", "num_threads=1") == 0
+    assert shell.train(f"resume={folder / 'resumed'}", "total_env_steps=640", "num_threads=2") == 0
+    assert "approximate" not in shell.out + shell.err
+    straight, resumed = (
+        checkpoint.load_newest(folder / name / CHECKPOINT_FOLDER)[0]["state"]["actor_critic"]
+        for name in ("straight", "resumed")
+    )
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 @pytest.mark.parametrize(
