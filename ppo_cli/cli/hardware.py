@@ -15,11 +15,14 @@ from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import VecEnv
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.fused import domain
-from ppo_cli.fused.board import BoardWeights, PPOOnBoards
+from ppo_cli.fused.board import PPOOnBoards
+from ppo_cli.fused.board_collector import BoardCollector
+from ppo_cli.fused.board_weights import BoardWeights, Room
 from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.mlp import PPOOnMLP
 from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.fused.workers import Workers, useful_threads
+from ppo_cli.networks.base import observed
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.networks.trunk import MIN_CHANNELS
@@ -119,7 +122,7 @@ def choose_path(
     if wish == "auto" and not saved_path and is_short and (board or not domain.is_ready(env, algorithm)):
         return Execution("eager", state.accelerator.num_threads, "too short a run to compile the fused kernels for")
     if board:
-        return Execution("fused", state.accelerator.num_threads, "the update, and the convolutions while acting")
+        return Execution("fused", state.accelerator.num_threads, "rollout and update")
     batch = env.num_envs * config["rollout_length"]
     parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     available = config["num_threads"] or available_cores()
@@ -140,8 +143,10 @@ def build_learner(
     adam = state.optimizer if isinstance(state.optimizer, torch.optim.AdamW) else None
     if isinstance(state.actor_critic, Board):
         assert isinstance(algorithm, PPO) and adam
-        learner = PPOOnBoards(algorithm, BoardWeights(state.actor_critic), adam, state.accelerator.threads)
-        return Collector(env, state, length, EpisodeWindow()), learner
+        boards, threads = BoardWeights(state.actor_critic), state.accelerator.threads
+        rooms = [Room(boards, observed(env.single_observation_space, "board").shape) for _ in range(threads.count)]
+        board_collector = BoardCollector(env, state, length, EpisodeWindow(), boards, rooms)
+        return board_collector, PPOOnBoards(algorithm, boards, adam, threads, rooms)
     assert isinstance(state.actor_critic, MLP)
     weights, workers = MLPWeights(state.actor_critic), Workers(execution.num_threads)
     collector = FusedCollector(env, state, length, EpisodeWindow(), weights, workers)

@@ -16,6 +16,7 @@ from ppo_cli.kernels.compiled import compiled, vectorized
 from ppo_cli.kernels.exponential import exp
 from ppo_cli.kernels.linear import Floats, activate, add_product, transpose
 from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
+from ppo_cli.kernels.policies import draw_categorical
 
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -174,21 +175,9 @@ def choose(actor: Actor, rows: Rows, t: int, first: int, end: int) -> None:
 
 @vectorized
 def _draw_categorical(actor: Actor, rows: Rows, t: int, n: int) -> None:
-    """The first arrival of exponential races, as `ppo_cli.distributions.Categorical.sample`."""
+    """An action of environment n."""
     logits = rows.policy[t, n]
-    top = logits[0]
-    for a in range(1, len(logits)):
-        top = max(top, logits[a])
-    total = _ZERO
-    for a in range(len(logits)):
-        total += exp(logits[a] - top)
-    normalizer = top + np.float32(math.log(total))
-    best, chosen = np.float32(-1.0), 0
-    for a in range(len(logits)):
-        logits[a] -= normalizer
-        rate = exp(logits[a]) / actor.noise[t, n, a]
-        if rate > best:
-            best, chosen = rate, a
+    chosen = draw_categorical(logits, actor.noise[t, n])
     rows.choice[t, n] = chosen
     rows.log_prob[t, n] = logits[chosen]
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.compiled import inlined
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.winograd import Bits, raised, rounded
 
 _ZERO = np.float32(0)
 
 
-@vectorized
+@inlined
 def read_cells(cells: Bits, weight: Floats, scores: Floats, sums: Floats) -> None:
     """Fill ``scores`` [N, H * W] and ``sums`` [N, C] from cells [N, H, W, C] and ``weight`` [C]."""
     boards, height, width, channels = cells.shape
@@ -30,7 +30,7 @@ def read_cells(cells: Bits, weight: Floats, scores: Floats, sums: Floats) -> Non
             scores[n, p] = score
 
 
-@vectorized
+@inlined
 def cells_gradient(
     cells: Bits, weight: Floats, of_scores: Floats, of_sums: Floats, gradient: Bits, of_weight: Floats
 ) -> None:

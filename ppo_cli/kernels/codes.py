@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import compiled, in_llvm, vectorized
+from ppo_cli.kernels.compiled import compiled, in_llvm, inlined
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.vectors import INDEX, LANES, Memory, Vector, cgutils
 from ppo_cli.kernels.winograd import Bits
@@ -106,7 +106,7 @@ def _spread(
     return types.void(table, numbers, types.int64, types.int64, gradient, active, types.int64), generate
 
 
-@vectorized
+@inlined
 def convolve_codes(boards: Board, table: Floats, shares: Floats, bias: Floats, out: Bits) -> None:
     """Fill ``out`` [N, H, W, C] from ``boards`` [N, H, W] and ``bias`` [C], through a ReLU."""
     num_boards, height, width = boards.shape
@@ -129,7 +129,7 @@ def convolve_codes(boards: Board, table: Floats, shares: Floats, bias: Floats, o
                     _sum(rows, numbers, count, c, bias, results, y * width + x)
 
 
-@vectorized
+@inlined
 def codes_gradient(boards: Board, gradient: Bits, active: Bits, table: Floats, shares: Floats) -> None:
     """Add the gradients of ``table`` and ``shares`` that follow from that of the results [N, H, W, C].
 

@@ -62,6 +62,11 @@ def vectorized(function: Function) -> Function:
     return _compiled(function, fastmath=FAST_MATH)
 
 
+def inlined(function: Function) -> Function:
+    """As `vectorized`, and compiled only as a part of what calls it: each level of calls is else optimized anew."""
+    return _compiled(function, fastmath=FAST_MATH, inline="always")
+
+
 def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
     """A function for kernels whose body ``generator`` writes in LLVM's language; called without the first argument."""
     return intrinsic(generator)

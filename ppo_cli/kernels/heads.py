@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import vectorized
-from ppo_cli.kernels.linear import RELU, Floats, activate, add_outer, add_product, add_rows, scale_by_slope
-from ppo_cli.kernels.policies import NUM_TERMS, categorical_slopes, categorical_terms
+from ppo_cli.kernels.compiled import inlined, vectorized
+from ppo_cli.kernels.linear import Floats
+from ppo_cli.kernels.policies import NUM_TERMS, categorical_slopes, categorical_terms, draw_categorical
 from ppo_cli.kernels.ppo import Minibatch, policy_loss_of_tile, value_loss_of_tile
 from ppo_cli.kernels.winograd import Bits, raised, rounded
 
@@ -46,6 +46,15 @@ class Readings(NamedTuple):
     cells: Bits  # [n, H, W, C]
 
 
+class Choices(NamedTuple):
+    """What a policy does on n boards."""
+
+    log_probs: Floats  # [n, A]
+    action: NDArray[np.int64]  # [n]
+    log_prob: Floats  # [n]
+    value: Floats  # [n]
+
+
 class HeadsScratch(NamedTuple):
     """Working memory for up to n boards."""
 
@@ -54,10 +63,11 @@ class HeadsScratch(NamedTuple):
     slopes: Floats  # [A, n] probabilities, then the loss's derivative by the logits
     terms: Floats  # [NUM_TERMS, n] of `ppo_cli.kernels.policies`
     features: Floats  # [F, n]
+    across: Floats  # [n, F] the same, boards first
     units: Floats  # [U, n]
     value: Floats  # [1, n]
     d_features: Floats  # [F, n]
-    d_units: Floats  # [U, n]
+    d_unit: Floats  # [1, n] of one unit
     d_value: Floats  # [1, n]
 
 
@@ -65,8 +75,47 @@ def new_scratch(heads: Heads, actions: int, boards: int) -> HeadsScratch:
     """Allocated once for each thread."""
     units = len(heads.value)
     features = len(heads.hidden) // units
-    rows = actions, actions, actions, NUM_TERMS, features, units, 1, features, units, 1
-    return HeadsScratch(*(np.zeros((count, boards), np.float32) for count in rows))
+
+    def rows(count: int) -> Floats:
+        return np.zeros((count, boards), np.float32)
+
+    return HeadsScratch(
+        logits=rows(actions),
+        logs=rows(actions),
+        slopes=rows(actions),
+        terms=rows(NUM_TERMS),
+        features=rows(features),
+        across=np.zeros((boards, features), np.float32),
+        units=rows(units),
+        value=rows(1),
+        d_features=rows(features),
+        d_unit=rows(1),
+        d_value=rows(1),
+    )
+
+
+@vectorized
+def act_on_boards(
+    heads: Heads,
+    scratch: HeadsScratch,
+    pooling: Pooling,
+    readings: Readings,
+    legal: NDArray[np.bool_],
+    noise: Floats,
+    choices: Choices,
+) -> None:
+    """Fill ``choices``; ``legal`` [n, A], ``noise`` [n, A] exponential waiting times."""
+    n = len(legal)
+    for i in range(n):
+        logits = choices.log_probs[i]
+        for a in range(len(logits)):
+            logits[a] = readings.scores[i, a] + heads.bias[0] if legal[i, a] else _ILLEGAL
+        chosen = draw_categorical(logits, noise[i])
+        choices.action[i], choices.log_prob[i] = chosen, logits[chosen]
+    pool(readings, pooling, scratch)
+    evaluate(heads, scratch, n)
+    for i in range(n):
+        choices.value[i] = scratch.value[0, i]
 
 
 @vectorized
@@ -101,47 +150,58 @@ def learn_heads(
             total += slopes[a, i]
     gradient.bias[0] += total
 
-    pool(readings, pooling, scratch.features)
+    pool(readings, pooling, scratch)
     evaluate(heads, scratch, n)
     value_loss_of_tile(scratch.value[0], scratch.d_value[0], minibatch, figures, index)
     evaluate_gradient(heads, gradient, scratch, n)
-    pool_gradient(readings, scratch.features, scratch.d_features, pooling, of_readings)
+    pool_gradient(readings, pooling, scratch, of_readings)
 
 
-@vectorized
+@inlined
 def evaluate(heads: Heads, scratch: HeadsScratch, n: int) -> None:
     """Values of n boards from their features."""
     features, units, value = scratch.features, scratch.units, scratch.value
+    value[0, :n] = heads.value_bias[0]
     for u in range(len(units)):
+        units[u, :n] = heads.hidden_bias[u]
+        for f in range(len(features)):
+            weight = heads.hidden[u * len(features) + f]
+            for i in range(n):
+                units[u, i] += weight * features[f, i]
         for i in range(n):
-            units[u, i] = heads.hidden_bias[u]
-    add_product(units, heads.hidden, 0, len(features), 1, features, len(units), len(features), n)
-    activate(units, len(units), n, RELU)
-    for i in range(n):
-        value[0, i] = heads.value_bias[0]
-    add_product(value, heads.value, 0, len(units), 1, units, 1, len(units), n)
+            units[u, i] = max(units[u, i], _ZERO)
+            value[0, i] += heads.value[u] * units[u, i]
 
 
-@vectorized
+@inlined
 def evaluate_gradient(heads: Heads, gradient: Heads, scratch: HeadsScratch, n: int) -> None:
     """From ``d_value`` to ``d_features`` and the critic's part of ``gradient``."""
-    features, units = scratch.features, scratch.units
-    d_features, d_units, d_value = scratch.d_features, scratch.d_units, scratch.d_value
-    add_outer(gradient.value, 0, d_value, units, 1, len(units), n)
-    add_rows(gradient.value_bias, 0, d_value, 1, n)
+    units, d_features, d_unit, d_value = scratch.units, scratch.d_features, scratch.d_unit, scratch.d_value
+    num_features = len(d_features)
+    d_features[:] = _ZERO
+    for i in range(n):
+        gradient.value_bias[0] += d_value[0, i]
     for u in range(len(units)):
+        of_value = of_bias = _ZERO
         for i in range(n):
-            d_units[u, i] = heads.value[u] * d_value[0, i]
-    scale_by_slope(d_units, units, len(units), n, RELU)
-    add_outer(gradient.hidden, 0, d_units, features, len(units), len(features), n)
-    add_rows(gradient.hidden_bias, 0, d_units, len(units), n)
-    for f in range(len(features)):
+            d_unit[0, i] = heads.value[u] * d_value[0, i] if units[u, i] > _ZERO else _ZERO
+            of_value += d_value[0, i] * units[u, i]
+            of_bias += d_unit[0, i]
+        gradient.value[u] += of_value
+        gradient.hidden_bias[u] += of_bias
+        weights, of_weights = (
+            heads.hidden[u * num_features : (u + 1) * num_features],
+            gradient.hidden[u * num_features : (u + 1) * num_features],
+        )
         for i in range(n):
-            d_features[f, i] = _ZERO
-    add_product(d_features, heads.hidden, 0, 1, len(features), d_units, len(features), len(units), n)
+            for f in range(num_features):
+                of_weights[f] += d_unit[0, i] * scratch.across[i, f]
+        for f in range(num_features):
+            for i in range(n):
+                d_features[f, i] += weights[f] * d_unit[0, i]
 
 
-@vectorized
+@inlined
 def feature(cell: Bits, f: int, orbit: int) -> np.float32:
     """The mean of an orbit's channels in one cell."""
     total = _ZERO
@@ -150,30 +210,31 @@ def feature(cell: Bits, f: int, orbit: int) -> np.float32:
     return np.float32(total / np.float32(orbit))
 
 
-@vectorized
-def pool(readings: Readings, pooling: Pooling, features: Floats) -> None:
-    """Fill ``features``."""
+@inlined
+def pool(readings: Readings, pooling: Pooling, scratch: HeadsScratch) -> None:
+    """Fill ``features`` and ``across``."""
     boards, height, width, channels = readings.cells.shape
     orbit, means = pooling.orbit, pooling.means
     scale = _ONE / np.float32(height * width * orbit)
     for i in range(boards):
+        features = scratch.across[i]
         for f in range(means):
             total = _ZERO
             for channel in range(f * orbit, (f + 1) * orbit):
                 total += readings.sums[i, channel]
-            features[f, i] = total * scale
+            features[f] = total * scale
         if pooling.has_maxima:
-            features[means:, i] = _ZERO  # no feature is less: they are behind a ReLU
+            features[means:] = _ZERO  # no feature is less: they are behind a ReLU
             cells = readings.cells[i].reshape((height * width, channels))
             for p in range(height * width):
                 for f in range(means):
-                    features[means + f, i] = max(features[means + f, i], feature(cells[p], f, orbit))
+                    features[means + f] = max(features[means + f], feature(cells[p], f, orbit))
+        for f in range(len(features)):
+            scratch.features[f, i] = features[f]
 
 
-@vectorized
-def pool_gradient(
-    readings: Readings, features: Floats, d_features: Floats, pooling: Pooling, of_readings: Readings
-) -> None:
+@inlined
+def pool_gradient(readings: Readings, pooling: Pooling, scratch: HeadsScratch, of_readings: Readings) -> None:
     """Fill the gradient of the sums, and add that of the maxima to the cells, which share it where they are equal."""
     boards, height, width, channels = readings.cells.shape
     orbit, means = pooling.orbit, pooling.means
@@ -182,15 +243,15 @@ def pool_gradient(
         of_readings.sums[i] = _ZERO
         for f in range(means):
             for channel in range(f * orbit, (f + 1) * orbit):
-                of_readings.sums[i, channel] = d_features[f, i] * scale
+                of_readings.sums[i, channel] = scratch.d_features[f, i] * scale
         if pooling.has_maxima:
             cells = readings.cells[i].reshape((height * width, channels))
             of_cells = of_readings.cells[i].reshape((height * width, channels))
             for f in range(means):
-                highest, count = features[means + f, i], 0
+                highest, count = scratch.across[i, means + f], 0
                 for p in range(height * width):
                     count += feature(cells[p], f, orbit) == highest
-                part = d_features[means + f, i] / np.float32(max(count, 1) * orbit)
+                part = scratch.d_features[means + f, i] / np.float32(max(count, 1) * orbit)
                 for p in range(height * width):
                     if feature(cells[p], f, orbit) == highest:
                         for channel in range(f * orbit, (f + 1) * orbit):

@@ -25,6 +25,25 @@ _LOG_2PI = np.float32(math.log(2.0 * math.pi))
 
 
 @vectorized
+def draw_categorical(logits: Floats, noise: Floats) -> int:
+    """Turn logits [A] into log-probabilities; the first arrival of exponential races, as ``Categorical.sample``."""
+    top = logits[0]
+    for a in range(1, len(logits)):
+        top = max(top, logits[a])
+    total = _ZERO
+    for a in range(len(logits)):
+        total += exp(logits[a] - top)
+    normalizer = top + np.float32(math.log(total))
+    best, chosen = -_ONE, 0
+    for a in range(len(logits)):
+        logits[a] -= normalizer
+        rate = exp(logits[a]) / noise[a]
+        if rate > best:
+            best, chosen = rate, a
+    return chosen
+
+
+@vectorized
 def categorical_terms(
     logits: Floats, logs: Floats, probs: Floats, terms: Floats, choice: Rows, old: Floats, index: Rows
 ) -> None:

@@ -28,22 +28,26 @@ _TO_POINTS = BOTH_WAYS.reshape(-1)
 def spread_weights(weight: Floats, copies: Copies, spread: Floats) -> None:
     """Fill ``spread`` from ``weight``."""
     orbits, (symmetries, numbers) = len(weight), copies.shape
-    for number in range(numbers):
-        source = spread[number % PLACES, number // PLACES]
-        for orbit in range(orbits):
+    for row in range(numbers // PLACES):
+        for place in range(PLACES):
+            channels = spread[place, row]
             for g in range(symmetries):
-                source[orbit * symmetries + g] = weight[orbit, copies[g, number]]
+                number = copies[g, PLACES * row + place]
+                for orbit in range(orbits):
+                    channels[orbit * symmetries + g] = weight[orbit, number]
 
 
 @compiled
 def gather_weights(spread: Floats, copies: Copies, gradient: Floats) -> None:
     """Add the gradient of what was spread out to that of the weights."""
     orbits, (symmetries, numbers) = len(gradient), copies.shape
-    for number in range(numbers):
-        source = spread[number % PLACES, number // PLACES]
-        for orbit in range(orbits):
+    for row in range(numbers // PLACES):
+        for place in range(PLACES):
+            channels = spread[place, row]
             for g in range(symmetries):
-                gradient[orbit, copies[g, number]] += source[orbit * symmetries + g]
+                number = copies[g, PLACES * row + place]
+                for orbit in range(orbits):
+                    gradient[orbit, number] += channels[orbit * symmetries + g]
 
 
 @vectorized

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.cells import cells_gradient, read_cells
 from ppo_cli.kernels.codes import Board, codes_gradient, convolve_codes
-from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.compiled import inlined, vectorized
 from ppo_cli.kernels.linear import Floats, Pairs
 from ppo_cli.kernels.winograd import Bits, convolution_gradient, convolve, is_positive, raised, rounded
 
@@ -44,8 +44,9 @@ def backward(
     boards: Board, turned: Pairs, adds: Flags, head: Floats, kept: Bits, of_scores: Floats, of_sums: Floats,
     gradients: Bits, table: Floats, shares: Floats, products: Floats, of_biases: Floats, of_head: Floats,
 ) -> None:  # fmt: skip
-    """Add the gradients of all weights, from those of scores, sums and features, which are ``gradients`` like ``kept``.
+    """Add the gradients of all weights, from those of scores, sums and features.
 
+    ``gradients``, like ``kept``, hold those of the last features and are filled with the others'.
     ``turned`` are the kernels at all points from results to cells, ``products`` [layers - 1, 25, C, C] their gradient,
     from cells to results; ``of_biases`` [layers - 1, C] leaves out the first layer, whose table holds its bias.
     """
@@ -56,12 +57,13 @@ def backward(
             kept[below], gradients[layer], kept[layer], turned[below], gradients[below], products[below],
             of_biases[below],
         )  # fmt: skip
-        if adds[layer]:
-            add_active(gradients[layer - 2], gradients[layer], kept[layer])
+        above = layer + 1
+        if above < len(kept) and adds[above]:
+            add_active(gradients[below], gradients[above], kept[above])
     codes_gradient(boards, gradients[0], kept[0], table, shares)
 
 
-@vectorized
+@inlined
 def add_active(total: Bits, x: Bits, active: Bits) -> None:
     """Add x to ``total`` where ``active`` is positive."""
     totals, others, results = total.reshape(-1), x.reshape(-1), active.reshape(-1)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import compiled, vectorized
+from ppo_cli.kernels.compiled import compiled, inlined, vectorized
 from ppo_cli.kernels.linear import Floats, Pairs, add_product
 from ppo_cli.kernels.tiles import (
     TILE,
@@ -38,6 +38,9 @@ Bits = NDArray[np.uint16]
 
 APART = 1
 """Rows between the planes of points: planes a power of two apart push each other out of the cache."""
+
+CELLS_TOGETHER = 660
+"""Of the boards that are transformed and multiplied together: with 64 channels their points stay in a core's cache."""
 
 _INFINITY = np.uint16(0x7F80)
 _NOTHING = np.uint16(0)
@@ -70,7 +73,7 @@ def tiles_of(height: int, width: int) -> tuple[int, int]:
     return (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
 
 
-@vectorized
+@inlined
 def _pad(cells: Bits, padded: Bits) -> None:
     """One board's cells into the middle."""
     height, width, channels = cells.shape
@@ -80,7 +83,7 @@ def _pad(cells: Bits, padded: Bits) -> None:
             target[c] = source[c]
 
 
-@vectorized
+@inlined
 def cells_to_points(cells: Bits, points: Bits) -> None:
     """B^T d B: cells [N, H, W, C] -> points [25, at least N * tiles, C], tiles row by row; zero beyond the board."""
     boards, height, width, channels = cells.shape
@@ -95,7 +98,7 @@ def cells_to_points(cells: Bits, points: Bits) -> None:
                     cells_tile(padded, TILE * row, TILE * column, channel, points, number)
 
 
-@vectorized
+@inlined
 def cells_to_pairs(cells: Bits, pairs: Pairs) -> None:
     """The same in pairs of boards, [25, at least (N + 1) / 2 * tiles, C]; behind an odd number comes an empty board."""
     boards, height, width, channels = cells.shape
@@ -114,7 +117,7 @@ def cells_to_pairs(cells: Bits, pairs: Pairs) -> None:
                     cell_pairs_tile(padded, TILE * row, TILE * column, channel, pairs, number)
 
 
-@vectorized
+@inlined
 def results_to_points(results: Bits, active: Bits, pairs: Pairs, points: Bits, total: Floats) -> None:
     """A y A^T: results [N, H, W, C] -> pairs as of cells, and points [25, 2 * pairs, C], one of a pair after the other.
 
@@ -140,9 +143,9 @@ def results_to_points(results: Bits, active: Bits, pairs: Pairs, points: Bits, t
                     results_tile(padded, TILE * row, TILE * column, channel, pairs, points, number, total)
 
 
-@vectorized
+@inlined
 def points_to_cells(points: Floats, cells: Bits) -> None:
-    """Add B v B^T to cells [N, H, W, C], from points [25, 2 * pairs, C] as of `results_to_points`; tiles overlap."""
+    """B v B^T: points [25, 2 * pairs, C] as of `results_to_points` -> cells [N, H, W, C]; tiles overlap."""
     boards, height, width, channels = cells.shape
     rows, columns = tiles_of(height, width)
     padded = np.empty((1, TILE * rows + 2, TILE * columns + 2, channels), np.float32)
@@ -156,10 +159,10 @@ def points_to_cells(points: Floats, cells: Bits) -> None:
         for i in range(height):
             source, result = padded[0, i + 1, 1:].reshape(-1), cells[board, i].reshape(-1)
             for c in range(width * channels):
-                result[c] = rounded(raised(result[c]) + source[c])
+                result[c] = rounded(source[c])
 
 
-@vectorized
+@inlined
 def points_to_results(points: Floats, bias: Floats, added: Bits, results: Bits) -> None:
     """A^T v A through a ReLU: points [25, at least N * tiles, C] and ``bias`` [C] -> results [N, H, W, C].
 
@@ -195,53 +198,67 @@ def kernels_to_points(kernels: Floats, pairs: Pairs) -> None:
             kernels_tile(kernels, pairs, number, column)
 
 
-@vectorized
+@compiled
+def together(cells: Bits) -> int:
+    """How many boards [N, H, W, C] are transformed and multiplied together: an even number, of pairs."""
+    boards, height, width, _ = cells.shape
+    return min(boards, max(2, CELLS_TOGETHER // (height * width) // 2 * 2))
+
+
+@inlined
 def convolve(cells: Bits, kernels: Pairs, bias: Floats, added: Bits, results: Bits) -> None:
     """Fill ``results`` [N, H, W, K]: cells [N, H, W, C] under kernels at all points, [25, C in pairs, K], and a ReLU.
 
-    ``bias`` [K] and, unless it is empty, ``added`` [N, H, W, K] come before the ReLU. All tiles should fit in a cache.
+    ``bias`` [K] and, unless it is empty, ``added`` [N, H, W, K] come before the ReLU.
     """
     boards, height, width, inputs = cells.shape
     num_points, half, outputs = kernels.shape
     rows, columns = tiles_of(height, width)
-    tiles = boards * rows * columns
-    read = np.empty((num_points, tiles + APART, inputs), np.uint16)
+    size = together(cells)
+    room = size * rows * columns + APART
+    read = np.empty((num_points, room, inputs), np.uint16)
     channel_pairs = read.view(np.uint32)
-    points = np.empty((num_points, tiles + APART, outputs), np.float32)
-    cells_to_points(cells, read)
-    for point in range(num_points):
-        source = channel_pairs[point].reshape(-1)
-        points[point, :tiles] = _ZERO
-        add_product(points[point], source, 0, half, 1, kernels[point], tiles, half, outputs)
-    points_to_results(points, bias, added, results)
+    points = np.empty((num_points, room, outputs), np.float32)
+    for first in range(0, boards, size):
+        end = min(first + size, boards)
+        tiles = (end - first) * rows * columns
+        cells_to_points(cells[first:end], read)
+        for point in range(num_points):
+            source = channel_pairs[point].reshape(-1)
+            points[point, :tiles] = _ZERO
+            add_product(points[point], source, 0, half, 1, kernels[point], tiles, half, outputs)
+        points_to_results(points, bias, added[first:end], results[first:end])
 
 
-@vectorized
+@inlined
 def convolution_gradient(
     cells: Bits, results: Bits, active: Bits, turned: Pairs, cells_gradient: Bits, products: Floats, total: Floats
 ) -> None:  # fmt: skip
-    """Add the gradients of cells [N, H, W, C], kernels and bias, from that of the results [N, H, W, K].
+    """Fill the gradient of cells [N, H, W, C] and add those of kernels and bias, from that of the results [N, H, W, K].
 
     Results count as zero where ``active`` is not positive. ``turned`` are the kernels at all points,
     [25, K in pairs, C]; their gradient goes to ``products`` [25, C, K], the bias's to ``total`` [K].
-    All tiles should fit in a cache.
     """
     boards, height, width, inputs = cells.shape
     num_points, half, _ = turned.shape
     outputs = results.shape[3]
     rows, columns = tiles_of(height, width)
-    pairs = (boards + 1) // 2 * rows * columns
-    read = np.empty((num_points, pairs + APART, inputs), np.uint32)
-    wanted = np.empty((num_points, pairs + APART, outputs), np.uint32)
-    points = np.empty((num_points, 2 * pairs + APART, outputs), np.uint16)
+    size = together(cells)
+    room = (size + 1) // 2 * rows * columns
+    read = np.empty((num_points, room + APART, inputs), np.uint32)
+    wanted = np.empty((num_points, room + APART, outputs), np.uint32)
+    points = np.empty((num_points, 2 * room + APART, outputs), np.uint16)
     channel_pairs = points.view(np.uint32)
-    gradient = np.empty((num_points, 2 * pairs + APART, inputs), np.float32)
-    cells_to_pairs(cells, read)
-    results_to_points(results, active, wanted, points, total)
-    for point in range(num_points):
-        product, source = products[point], read[point].reshape(-1)
-        add_product(product, source, 0, 1, inputs, wanted[point], inputs, pairs, outputs)
-        source = channel_pairs[point].reshape(-1)
-        gradient[point, : 2 * pairs] = _ZERO
-        add_product(gradient[point], source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
-    points_to_cells(gradient, cells_gradient)
+    gradient = np.empty((num_points, 2 * room + APART, inputs), np.float32)
+    for first in range(0, boards, size):
+        end = min(first + size, boards)
+        pairs = (end - first + 1) // 2 * rows * columns
+        cells_to_pairs(cells[first:end], read)
+        results_to_points(results[first:end], active[first:end], wanted, points, total)
+        for point in range(num_points):
+            product, source = products[point], read[point].reshape(-1)
+            add_product(product, source, 0, 1, inputs, wanted[point], inputs, pairs, outputs)
+            source = channel_pairs[point].reshape(-1)
+            gradient[point, : 2 * pairs] = _ZERO
+            add_product(gradient[point], source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
+        points_to_cells(gradient, cells_gradient[first:end])

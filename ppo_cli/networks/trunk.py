@@ -150,9 +150,8 @@ class Trunk(torch.autograd.Function):
         products, of_biases = torch.zeros(len(rest), POINTS, len(head), len(head)), torch.zeros(len(rest), len(head))
         totals = arrays(table, shares, products, of_biases, of_head)
         for group, kept in zip(groups(board), ctx.kept, strict=True):
-            of_kept = torch.zeros_like(kept)
-            if of_cells is not None and len(of_cells):
-                of_kept[-1] = of_cells[group].view_as(kept[-1])
+            of_kept = torch.empty_like(kept)
+            of_kept[-1] = of_cells[group].view_as(kept[-1]) if of_cells is not None and len(of_cells) else 0.0
             given = [*arrays(of_scores[group], of_sums[group]), bits(of_kept)]
             arguments = [*arrays(board[group]), *network, bits(kept), *given, *totals]
             trunk.backward(*arguments)
