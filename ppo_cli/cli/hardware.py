@@ -144,7 +144,8 @@ def build_learner(
     if isinstance(state.actor_critic, Board):
         assert isinstance(algorithm, PPO) and adam
         boards, threads = BoardWeights(state.actor_critic), state.accelerator.threads
-        rooms = [Room(boards, observed(env.single_observation_space, "board").shape) for _ in range(threads.count)]
+        height, width = observed(env.single_observation_space, "board").shape
+        rooms = [Room(boards, (height, width)) for _ in range(threads.count)]
         board_collector = BoardCollector(env, state, length, EpisodeWindow(), boards, rooms)
         return board_collector, PPOOnBoards(algorithm, boards, adam, threads, rooms)
     assert isinstance(state.actor_critic, MLP)

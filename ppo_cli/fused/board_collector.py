@@ -52,7 +52,7 @@ class BoardCollector(Collector):
             self.noise = self.policy.noise(self.rollout_length, self.state.action_generator)
             self.weights.spread_out()
         write_row(storage.obs, t, self.raw_obs)
-        self.choose(self.raw_obs, self.noise[t].numpy(), Choices(*(rows[t] for rows in self.choices)))
+        self.choose(self.raw_obs, self.noise[t].numpy(), rows_of(self.choices, t))
         return storage.action[t]
 
     def value_of(self, raw_obs: Obs) -> Tensor:
@@ -88,8 +88,13 @@ class BoardCollector(Collector):
                     group.readings,
                     legal[rows],
                     noise[rows],
-                    Choices(*(array[rows] for array in choices)),
+                    rows_of(choices, rows),
                 )
             self.rooms.append(room)
 
         threads.run([partial(choose_some, *share(total, part, number)) for part in range(number)])
+
+
+def rows_of(choices: Choices, rows: int | slice) -> Choices:
+    """Some of them: the same memory."""
+    return Choices(choices.log_probs[rows], choices.action[rows], choices.log_prob[rows], choices.value[rows])

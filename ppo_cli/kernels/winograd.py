@@ -202,7 +202,7 @@ def kernels_to_points(kernels: Floats, pairs: Pairs) -> None:
 def together(cells: Bits) -> int:
     """How many boards [N, H, W, C] are transformed and multiplied together: an even number, of pairs."""
     boards, height, width, _ = cells.shape
-    return min(boards, max(2, CELLS_TOGETHER // (height * width) // 2 * 2))
+    return int(min(boards, max(2, CELLS_TOGETHER // (height * width) // 2 * 2)))
 
 
 @inlined

@@ -119,7 +119,7 @@ def assert_same_rollout(ours: Rollout, reference: Rollout, *, tolerance: float, 
     names += ["action"] if isinstance(reference.policy, Categorical) else []
     names += ["obs", "reward"] if exact else []
     for name in names:
-        assert torch.equal(getattr(ours, name), getattr(reference, name)), name
+        assert_close(getattr(ours, name), getattr(reference, name), rtol=0, atol=0)
     near = {"rtol": tolerance, "atol": tolerance}
     for name in ("obs", "action", "reward", "log_prob", "value", "next_value"):
         assert_close(getattr(ours, name), getattr(reference, name), **near)
