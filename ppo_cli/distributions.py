@@ -31,7 +31,11 @@ class Categorical:
 
     def noise(self, length: int, generator: Generator | None = None) -> Tensor:
         """[length, ..., A] waiting times, exponential with mean 1."""
-        return self.log_probs.new_empty((length, *self.log_probs.shape)).exponential_(generator=generator)
+        return self.renew(self.log_probs.new_empty((length, *self.log_probs.shape)), generator)
+
+    def renew(self, noise: Tensor, generator: Generator | None = None) -> Tensor:
+        """Other such numbers in the memory of ``noise``."""
+        return noise.exponential_(generator=generator)
 
     def sample(self, noise: Tensor) -> Tensor:
         """[...] int64. The first arrival of exponential races at rates p: exact, and never an action of p = 0."""
@@ -63,7 +67,11 @@ class Gaussian:
 
     def noise(self, length: int, generator: Generator | None = None) -> Tensor:
         """[length, ..., A] standard normals."""
-        return self.mean.new_empty((length, *self.mean.shape)).normal_(generator=generator)
+        return self.renew(self.mean.new_empty((length, *self.mean.shape)), generator)
+
+    def renew(self, noise: Tensor, generator: Generator | None = None) -> Tensor:
+        """Other such numbers in the memory of ``noise``."""
+        return noise.normal_(generator=generator)
 
     def sample(self, noise: Tensor) -> Tensor:
         """[..., A]."""

@@ -19,14 +19,19 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
-from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 
 from ppo_cli.run_files import AppendFile, WallClock
 from ppo_cli.trials import Hyperparameter
 
 PREFIX = "events.out.tfevents."
+
+EXPERIMENT, SESSION_START, SESSION_END = (
+    f"_hparams_/{part}" for part in ("experiment", "session_start_info", "session_end_info")
+)
+"""Tags of the HParams plugin, whose own module for them loads half of a TensorFlow."""
+
 FILE_TIME_LAG = 0.05
 """Seconds by which a file system's times may lag behind the clock: they follow the kernel's ticks."""
 
@@ -124,18 +129,23 @@ class EventWriter:
             ],
             metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metric_tags],
         )
-        given = {name: value for name, value in hyperparameters.items() if name in columns and value is not None}
-        start = summary_v2.hparams_pb(given, trial_id=trial_id)
+        session = plugin_data_pb2.SessionStartInfo(group_name=trial_id, start_time_secs=self.clock())
+        for name, value in hyperparameters.items():
+            if name in columns and value is not None:
+                setattr(session.hparams[name], _value_field(value), value)
         self._add(
             env_steps,
-            [_hparams_value(hparams_metadata.EXPERIMENT_TAG, experiment=experiment), *start.value],
+            [
+                _hparams_value(EXPERIMENT, experiment=experiment),
+                _hparams_value(SESSION_START, session_start_info=session),
+            ],
         )
 
     def session_end(self, env_steps: int, succeeded: bool) -> None:
         """Tell the HParams table how the run ended."""
         status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=self.clock())
-        self._add(env_steps, [_hparams_value(hparams_metadata.SESSION_END_INFO_TAG, session_end_info=end)])
+        self._add(env_steps, [_hparams_value(SESSION_END, session_end_info=end)])
 
     def layout(self, env_steps: int, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """Arrange curves that are read together; ``charts`` maps category to title to tags."""
@@ -193,6 +203,13 @@ def _data_type(value: Hyperparameter) -> int:
     return int(api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64)
 
 
+def _value_field(value: Hyperparameter) -> str:
+    """What a protocol buffer's ``Value`` calls the field for it."""
+    if isinstance(value, bool):
+        return "bool_value"
+    return "string_value" if isinstance(value, str) else "number_value"
+
+
 def _text_value(tag: str, content: bytes, metadata: object) -> Any:  # noqa: ANN401
     """A string tensor that a plugin reads."""
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[content])
@@ -200,6 +217,8 @@ def _text_value(tag: str, content: bytes, metadata: object) -> Any:  # noqa: ANN
 
 
 def _hparams_value(tag: str, **content: object) -> Any:  # noqa: ANN401
-    """A record that the HParams plugin reads from a tag's metadata."""
-    metadata = hparams_metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-    return summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)
+    """A record that the HParams plugin reads from a tag's metadata, beside a tensor of no elements."""
+    data = plugin_data_pb2.HParamsPluginData(**content).SerializeToString()
+    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="hparams", content=data)
+    nothing = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={"dim": [{"size": 0}]})
+    return summary_pb2.Summary.Value(tag=tag, metadata=summary_pb2.SummaryMetadata(plugin_data=plugin), tensor=nothing)

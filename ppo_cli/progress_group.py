@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from ppo_cli.progress import Display, Snapshot, Throughput
 
 SUMS = ("charts/episodes",)
 
+SHOWN_EVERY = 0.1
+"""Seconds between two states that are shown, at least: averaging all figures takes as long as a small run's logging."""
+
 
 class GroupProgress:
-    """Hands each run a display of its own and shows the whole on one. Safe to use from the runs' threads."""
+    """Hands each run a display of its own and shows the whole on one. Safe to use from the runs' threads.
 
-    def __init__(self, display: Display, total_env_steps: Mapping[str, int]) -> None:
-        """``total_env_steps`` by the runs' names."""
+    Args:
+        display: Where the whole is shown.
+        total_env_steps: By the runs' names.
+        clock: Seconds on a clock that never goes back.
+    """
+
+    def __init__(
+        self, display: Display, total_env_steps: Mapping[str, int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.display = display
         self.total_env_steps = sum(total_env_steps.values())
         self.latest: dict[str, Snapshot] = {}
         self._lock = threading.Lock()
+        self._clock = clock
+        self._shown_at = -math.inf
         self._throughput: Throughput | None = None
 
     def member(self, name: str) -> MemberDisplay:
@@ -37,14 +50,26 @@ class GroupProgress:
             self.display.note(f"{name}: {text}", warning=True)
 
     def update(self, name: str, snapshot: Snapshot) -> None:
-        """Take in the state of one run and show all of them."""
+        """Take in the state of one run, and show all of them if the last time is long enough ago."""
         with self._lock:
             self.latest[name] = snapshot
-            env_steps = sum(each.env_steps for each in self.latest.values())
-            self._throughput = self._throughput or Throughput(env_steps)
-            self._throughput.mark(env_steps)
-            rate = self._throughput.recent
-            self.display.update(Snapshot(env_steps, self.total_env_steps, rate, self.means()))
+            if self._clock() - self._shown_at >= SHOWN_EVERY:
+                self._show()
+
+    def close(self) -> None:
+        """Show the last state and close the display."""
+        with self._lock:
+            if self.latest:
+                self._show()
+            self.display.close()
+
+    def _show(self) -> None:
+        self._shown_at = self._clock()
+        env_steps = sum(each.env_steps for each in self.latest.values())
+        self._throughput = self._throughput or Throughput(env_steps, self._clock)
+        self._throughput.mark(env_steps)
+        rate = self._throughput.recent
+        self.display.update(Snapshot(env_steps, self.total_env_steps, rate, self.means()))
 
     def means(self) -> dict[str, float]:
         """Each figure averaged over the runs that have it; counts are added."""

@@ -27,6 +27,10 @@ class Distribution(Protocol):
         """Random numbers for ``length`` samples at each state, [length, ...]."""
         ...
 
+    def renew(self, noise: Tensor, generator: Generator | None = None) -> Tensor:
+        """Other such numbers in the same memory."""
+        ...
+
     def sample(self, noise: Tensor) -> Tensor:
         """One action for each state, [..., *A], decided by one row of `noise`."""
         ...

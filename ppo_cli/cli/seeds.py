@@ -60,7 +60,7 @@ class SeedGroup:
             self.describe(first)
             for task in [pool.submit(self.train_one, seed, stop, first) for seed in self.seeds]:
                 task.result()
-        self.progress.display.close()
+        self.progress.close()
         self.progress.note(self.closing_words(bool(stop)))
         if stop:
             raise Stopped(stop.exit_code)

@@ -24,7 +24,6 @@ from ppo_cli.kernels import acting
 from ppo_cli.kernels.acting import Actor, Moments, Outcome, Rows
 from ppo_cli.kernels.linear import Floats
 from ppo_cli.kernels.mlp import GAUSSIAN, Network, new_scratch
-from ppo_cli.kernels.threads import share
 from ppo_cli.normalize import CLIP
 from ppo_cli.rollout import Collector
 from ppo_cli.train_state import TrainState
@@ -89,15 +88,15 @@ class FusedCollector(Collector):
         network, size = weights.network, self.rows.obs.shape[2] if state.obs_normalizer.enabled else 0
         width = int(network.layers[:-2, 3].max())
         self.scratch = [new_scratch(network) for _ in range(workers.num_threads)]
+        self.noise = torch.empty(self.rows.policy.shape)
         self.actor = Actor(
             network=network,
             transposed=np.empty_like(network.parameters),
             hidden=np.zeros((network.depth, env.num_envs, width), np.float32),
             moments=Moments(np.zeros(1), np.zeros(size), np.zeros(size), np.float32(CLIP)),
-            noise=NO_ROWS,
+            noise=self.noise.numpy(),
         )
 
-    @torch.no_grad()
     def collect(self) -> Rollout:
         """As ``Collector.collect``."""
         self.begin_rollout()
@@ -105,8 +104,7 @@ class FusedCollector(Collector):
 
     def begin_rollout(self) -> None:
         """Random numbers, the weights and the moments as they stand now."""
-        noise = self.policy.noise(self.rollout_length, self.state.action_generator)
-        self.actor = self.actor._replace(noise=noise.numpy())
+        self.policy.renew(self.noise, self.state.action_generator)
         acting.transpose_weights(self.actor.network, self.actor.transposed)
         if self.state.obs_normalizer.enabled:
             moments = self.state.obs_normalizer.moments
@@ -229,7 +227,7 @@ class FusedCollector(Collector):
         self.keep_moments()
         self.evaluate()
         self.raw_obs = env.obs
-        acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_obs.numpy())
+        acting.value_successors(self.actor, self.scratch[0], self.rows, self.outcome, self.raw_array())
         self.require_finite()
         self.report_episodes(storage)
         if self.state.reward_normalizer.enabled:
@@ -254,7 +252,8 @@ class FusedCollector(Collector):
 
 def share_blocks(total: int, block: int, thread: int, num_threads: int) -> tuple[int, int]:
     """A thread's part of ``total`` rows in whole blocks: rows are computed in the same company whoever does it."""
-    first, end = share(-(-total // block), thread, num_threads)
+    blocks = -(-total // block)
+    first, end = blocks * thread // num_threads, blocks * (thread + 1) // num_threads
     return min(first * block, total), min(end * block, total)
 
 

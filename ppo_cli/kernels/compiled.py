@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +27,29 @@ FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
 PACKAGE = Path(__file__).parent.parent
 SOURCES = ("kernels", "envs")
 """Where kernels are written: what one of them calls may stand in another's file."""
+
+
+def _require_scipy() -> None:
+    """As numba's ``ensure_blas``, without the import."""
+    if find_spec("scipy") is None:
+        raise ImportError("scipy is required for linear algebra")
+
+
+def _spare_linear_algebra() -> None:
+    """Keep numba from loading scipy.linalg, 12 MB, only to learn that it could.
+
+    Kernels that multiply matrices through it, which none does here, load it when they are compiled.
+    """
+    linalg: Any = import_module("numba.np.linalg")
+    previous = linalg.ensure_blas
+    try:
+        linalg.ensure_blas = _require_scipy
+        import_module("numba.np.arraymath")  # asks where it is imported, and only there
+    finally:
+        linalg.ensure_blas = previous
+
+
+_spare_linear_algebra()
 
 
 def compiled(function: Function) -> Function:

@@ -137,8 +137,20 @@ def test_a_group_shows_steps_added_up_and_figures_averaged() -> None:
     group.member("b").update(
         Snapshot(20, 100, 1.0, {"charts/episodic_return": 30.0, "charts/episodes": 4.0, "losses/kl": float("nan")})
     )
+    group.close()
     last = display.snapshots[-1]
     assert (last.env_steps, last.total_env_steps) == (60, 200)
     assert last.scalars["charts/episodic_return"] == 20.0
     assert last.scalars["charts/episodes"] == 7.0
     assert last.scalars["losses/kl"] != last.scalars["losses/kl"], "nobody has a number: NaN"
+
+
+def test_a_group_shows_itself_ten_times_a_second_and_at_its_end() -> None:
+    display, now = Recorder(), [0.0]
+    group = GroupProgress(display, {"a": 1000}, clock=lambda: now[0])
+    for update in range(26):
+        now[0] = 0.01 * update
+        group.member("a").update(Snapshot(update, 1000, 1.0))
+    assert [snapshot.env_steps for snapshot in display.snapshots] == [0, 10, 20]
+    group.close()
+    assert display.snapshots[-1].env_steps == 25

@@ -97,9 +97,9 @@ print(json.dumps(sorted(name for name in {dear!r} if name in sys.modules)))
 
 DEAR = (
     "torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "tensorboard.program", "tensorflow", "sympy",
-    "scipy.sparse", "pandas", "matplotlib", "stable_baselines3",
+    "tensorboard.compat.tensorflow_stub", "scipy.linalg", "scipy.sparse", "pandas", "matplotlib", "stable_baselines3",
 )  # fmt: skip
-"""Each takes a tenth of a second or more to import, and a run of Minesweeper needs none of them."""
+"""Each takes a tenth of a second or some megabytes to import, and a run of Minesweeper needs none of them."""
 
 
 def test_the_first_update_is_reached_without_dear_imports(tmp_path: Path) -> None:
