@@ -41,7 +41,9 @@ def _spare_linear_algebra() -> None:
     Kernels that multiply matrices through it, which none does here, load it when they are compiled.
     """
     linalg: Any = import_module("numba.np.linalg")
-    previous = linalg.ensure_blas
+    previous = getattr(linalg, "ensure_blas", None)
+    if previous is None:  # another numba
+        return
     try:
         linalg.ensure_blas = _require_scipy
         import_module("numba.np.arraymath")  # asks where it is imported, and only there
