@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ppo_cli.fused.weights import NO_FLOATS, FlatMoments, FlatWeights, rows_of
 from ppo_cli.kernels import advantages
 from ppo_cli.kernels.adam import Adam
 from ppo_cli.kernels.advantages import Advantages
-from ppo_cli.kernels.ppo import NOT_FINITE, STOPPED, Objective, Samples
+from ppo_cli.kernels.ppo import COMPLETE, NOT_FINITE, STOPPED, Objective, Samples
 from ppo_cli.kernels.report import (
     CLIPFRAC,
     COUNT,
@@ -100,13 +101,14 @@ class FusedPPO(ABC):
         per_epoch = -(-batch // minibatch)
         report = np.full((ppo.num_epochs * per_epoch, NUM_FIGURES), np.nan)
         generator = state.minibatch_generator
-        before = generator.get_state()
-        order = shuffles(batch, ppo.num_epochs, generator)
+        before = generator.get_state() if ppo.target_kl else None
+        epochs, order = self.orders(batch)
+        shuffle(epochs, generator)
         reached = self.run(state, samples, objective, order, minibatch, report)
         begun = -(-reached // per_epoch)
-        if begun < ppo.num_epochs:  # where an early stop leaves the generator that is asked before each epoch
+        if before is not None and begun < ppo.num_epochs:  # an early stop: as if asked before each epoch
             generator.set_state(before)
-            shuffles(batch, begun, generator)
+            shuffle(epochs[:begun], generator)
         return self.metrics(report, samples, clip, entropy_coef)
 
     def run(
@@ -138,7 +140,8 @@ class FusedPPO(ABC):
         row = 0
         while True:
             outcome = self.learn(adam, samples, objective, order, minibatch, report, row)
-            steps_taken = int(np.isfinite(report[row:, GRAD_NORM]).sum())
+            is_complete = outcome == COMPLETE
+            steps_taken = len(report) - row if is_complete else int(np.isfinite(report[row:, GRAD_NORM]).sum())
             self.moments.steps_taken += steps_taken
             row += steps_taken
             if outcome != NOT_FINITE:
@@ -150,6 +153,12 @@ class FusedPPO(ABC):
             report[row] = np.nan
             row += 1
             adam = adam._replace(steps_taken=self.moments.steps_taken)
+
+    @cache  # noqa: B019 (as many entries as there are sizes of batches: one)
+    def orders(self, batch: int) -> tuple[list[Tensor], NDArray[np.int64]]:
+        """Room for the order of the samples in each epoch, [B] each, and the same memory as a whole."""
+        order = torch.empty((self.ppo.num_epochs, batch), dtype=torch.int64)
+        return list(order), order.numpy()
 
     def samples(self, rollout: Rollout) -> Samples:
         """The rollout as the kernel reads it, with advantages and value targets."""
@@ -206,9 +215,7 @@ class FusedPPO(ABC):
         }
 
 
-def shuffles(batch: int, num_epochs: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """The order of the samples in each epoch, [epochs, B]."""
-    order = torch.empty((num_epochs, batch), dtype=torch.int64)
-    for epoch in order:
-        torch.randperm(batch, generator=generator, out=epoch)
-    return order.numpy()
+def shuffle(epochs: list[Tensor], generator: torch.Generator) -> None:
+    """A new order for each epoch, [B] each."""
+    for epoch in epochs:
+        torch.randperm(len(epoch), generator=generator, out=epoch)

@@ -17,6 +17,10 @@ PROBE_EVERY = 100
 
 PROBES = 3
 
+WORTH_MEETING = 1.1
+"""Times the seconds of all threads that a single one must need: where the others are slow to wake they gain little, and
+lose much when another program has their core."""
+
 CLEARLY_SLOWER = 1.2
 """Times the seconds of all threads: a single one that takes so much longer need not be tried again."""
 
@@ -30,7 +34,7 @@ class Workers:
     """Up to ``num_threads`` threads, the caller's included, that start together.
 
     Threads that meet often lose more than they gain when other programs take their cores. What a kernel computes does
-    not depend on how many threads it has, so their number follows the clock: all of them or one, whichever was faster.
+    not depend on how many threads it has, so their number follows the clock: one, unless all of them are clearly faster.
     """
 
     def __init__(self, num_threads: int) -> None:
@@ -68,7 +72,8 @@ class Workers:
         is_trial = PROBES <= self.calls < 2 * PROBES
         self.calls += 1
         if is_trial and (self.calls == 2 * PROBES or seconds > CLEARLY_SLOWER * self.fastest[self.num_threads]):
-            self.active = min(self.fastest, key=self.fastest.__getitem__)
+            is_worth_it = self.fastest[1] > WORTH_MEETING * self.fastest[self.num_threads]
+            self.active = self.num_threads if is_worth_it else 1
             self.calls = 2 * PROBES
         self.calls %= PROBE_EVERY
         return result

@@ -249,6 +249,19 @@ def test_workers_keep_the_faster_number_of_threads_until_the_next_look() -> None
     assert [workers.run_timed(work) for _ in range(PROBES + 3)] == [2] * PROBES + [1, 2, 2]
 
 
+def test_threads_that_gain_little_by_each_other_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ppo_cli.fused.workers.time.perf_counter", lambda: now[0])
+    workers = Workers(2)
+
+    def work(thread: int, num_threads: int) -> int:
+        now[0] += (1.0 if num_threads == 1 else 0.95) if thread == 0 else 0.0
+        return num_threads
+
+    used = [workers.run_timed(work) for _ in range(2 * PROBES + 2)]
+    assert used == [2] * PROBES + [1] * PROBES + [1, 1]
+
+
 def test_an_error_in_any_thread_reaches_the_caller() -> None:
     def work(thread: int, num_threads: int) -> None:
         if thread == num_threads - 1:
