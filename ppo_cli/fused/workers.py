@@ -34,7 +34,7 @@ class Workers:
     """Up to ``num_threads`` threads, the caller's included, that start together.
 
     Threads that meet often lose more than they gain when other programs take their cores. What a kernel computes does
-    not depend on how many threads it has, so their number follows the clock: one, unless all of them are clearly faster.
+    not depend on how many threads it has, so their number follows the clock: one, unless all are clearly faster.
     """
 
     def __init__(self, num_threads: int) -> None:
