@@ -1,5 +1,4 @@
-"""PPO's update of a board network: a few boards at a time forward, into the loss and backward, while a core's cache
-holds what they left in every layer.
+"""PPO's update of a board network: a few boards at a time go forward, into the loss and back, and so share a cache.
 
 A minibatch is cut into slices whatever the number of threads, and their gradients are added in their order, so that the
 result does not depend on the threads.
@@ -84,7 +83,7 @@ class PPOOnBoards(FusedPPO):
         report: NDArray[np.float64],
         number: int,
     ) -> int:
-        """The minibatch at ``index`` [b]: its row of the report, and Adam's step, so many after those he has taken."""
+        """The minibatch at ``index`` [b]: its row of the report, and Adam's step, so many after those already taken."""
         mean, scale, count = advantage_scale(samples, index, 0, len(index))
         if not objective.standardizes:
             mean, scale = np.float32(0), np.float32(1)
