@@ -63,7 +63,7 @@ class TrainSettings:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; auto takes bfloat16 where the hardware has it."""
     accelerate: Literal["auto", "eager", "compile", "fused"] = "auto"
-    """Who computes: plain torch, torch.compile, or our own kernels for MLPs on a CPU; auto fuses what can be fused."""
+    """Who computes: torch, torch.compile, or our own kernels on a CPU, for MLPs and boards; auto fuses what it can."""
     num_threads: Count = 0
     """CPU threads of the network; 0 chooses."""
 
