@@ -24,6 +24,7 @@ DYNAMIC_IMPORTS = {
     "cli/validate.py": "ale_py, by its name",
     "envs/gymnasium_making.py": "after the check against `trusted_modules`",
     "__main__.py": "one of our commands",
+    "kernels/compiled.py": "numba, by its name",
     "claims/base.py": "one of our claims",
 }
 """Where a module is imported by a name that is computed, and why that is no stranger's."""
