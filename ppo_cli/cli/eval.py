@@ -11,6 +11,7 @@ from typing import Any
 
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
+from ppo_cli.cli.program import importing
 from ppo_cli.cli.run_folder import EXPORT_RECORD, find_run, is_export
 from ppo_cli.cli.validate import EVAL_SETTINGS, Settings, validated
 from ppo_cli.run_files import json_value, write_json
@@ -34,7 +35,8 @@ def command(words: list[str]) -> int:
     config = validated(export_config(folder) if is_export(folder) else run_config(folder))
     checkpoint = Path(name) if Path(name).suffix == ".pt" else None
 
-    from ppo_cli.cli.saved import play
+    with importing():
+        from ppo_cli.cli.saved import play
 
     results = play(config, settings, folder, checkpoint, on_progress=progress(settings))
     show(folder, settings, results)

@@ -21,7 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ppo_cli.cli.program import CRASH, ReportedError, Stopped, guarded
+from ppo_cli.cli.program import CRASH, ReportedError, Stopped, guarded, importing
 from ppo_cli.processes import Job, JobPool
 from ppo_cli.run_reader import job_return
 from ppo_cli.signals import stop_on_signals
@@ -163,7 +163,8 @@ def job_result(folder: Path, has_failed: bool) -> JobReturn:
 def import_for_jobs() -> int:
     """Import what every job needs, once for all that are forked from here. Returns the cores that they share."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's: threads here would not survive the fork
-    from ppo_cli.cli import seeds  # noqa: F401 - everything that a run imports at its start
+    with importing():
+        from ppo_cli.cli import seeds  # noqa: F401 - everything that a run imports at its start
     from ppo_cli.parallel import available_cores
 
     return available_cores()

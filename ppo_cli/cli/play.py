@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.commands import run_command, run_config, runs_and_settings, trust_named
+from ppo_cli.cli.program import importing
 from ppo_cli.cli.run_folder import find_run
 from ppo_cli.cli.schema import MOST_PLAYED
 from ppo_cli.cli.validate import PLAY_SETTINGS, Settings, validated
@@ -35,7 +36,8 @@ def command(words: list[str]) -> int:
         if problem := difference(names[0], configs[0], name, config):
             raise UserError(problem)
 
-    from ppo_cli.cli.watch import watch
+    with importing():
+        from ppo_cli.cli.watch import watch
 
     return watch(names, folders, configs, settings)
 

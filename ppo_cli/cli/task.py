@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.compose import resolve
 from ppo_cli.cli.jobs import is_done, take_up
-from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, print_problems
+from ppo_cli.cli.program import CRASH, USER_ERROR, ReportedError, importing, print_problems
 from ppo_cli.cli.run_folder import remove_if_empty
 from ppo_cli.cli.validate import Settings, validated
 from ppo_cli.run_files import CRASH_FILE, WriteError
@@ -67,11 +67,11 @@ def reported(work: Callable[[], float], run_dir: Path) -> float:
 def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
     """Import what is heavy, and train; ``resume`` in the settings says that the run in the folder goes on."""
     if settings["seeds"] is not None:
-        from ppo_cli.cli.seeds import train_seeds
-
+        with importing():
+            from ppo_cli.cli.seeds import train_seeds
         return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
-    from ppo_cli.cli.run import train
-
+    with importing():
+        from ppo_cli.cli.run import train
     return train(settings, run_dir, overrides, resume=settings["resume"] is not None)
 
 

@@ -106,3 +106,22 @@ def test_the_first_update_is_reached_without_dear_imports(tmp_path: Path) -> Non
     script = FIRST_UPDATE.format(dear=DEAR)
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []
+
+
+WHOLE_RUN = """
+import atexit, gc
+from ppo_cli.cli.train import main
+atexit.register(lambda: print(len(gc.get_objects())))  # run after what `main` registers
+words = ["env=cartpole", "num_envs=2", "rollout_length=16", "num_minibatches=1", "total_env_steps=32", "quiet=true"]
+main(words)
+print(gc.get_freeze_count(), gc.isenabled())
+"""
+
+
+def test_the_garbage_collector_passes_over_what_is_imported_and_over_everything_at_the_end(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", WHOLE_RUN], cwd=tmp_path, capture_output=True, text=True, check=True)
+    *_, after_run, at_exit = run.stdout.splitlines()
+    frozen, is_enabled = after_run.split()
+    assert int(frozen) > 100_000
+    assert is_enabled == "True"
+    assert int(at_exit) < 1_000
