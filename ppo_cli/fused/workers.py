@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -12,14 +13,16 @@ Result = TypeVar("Result")
 USEFUL_FLOP = 1.5e6
 """Arithmetic for one thread between two meetings: less of it, some 20 microseconds, is not worth the meeting."""
 
-PROBE_EVERY = 100
+PROBE_EVERY = 200
 """Calls between two looks at whether another number of threads is faster now."""
 
-PROBES = 3
+PROBES = 8
+"""Calls with each number at a look. Their mean counts, not the fastest: a thread that slept while the environment
+stepped may find its core taken and be milliseconds late, now and then."""
 
 WORTH_MEETING = 1.1
-"""Times the seconds of all threads that a single one must need: where the others are slow to wake they gain little, and
-lose much when another program has their core."""
+"""Times the seconds of all threads that a single one must need: threads that gain little by each other lose much when
+another program has a core."""
 
 CLEARLY_SLOWER = 1.2
 """Times the seconds of all threads: a single one that takes so much longer need not be tried again."""
@@ -41,8 +44,9 @@ class Workers:
         self.num_threads = num_threads
         self.active = num_threads
         self.pool = ThreadPoolExecutor(max(num_threads - 1, 1), thread_name_prefix="kernel")
-        self.calls = 0  # since it was last asked how many threads there should be
-        self.fastest: dict[int, float] = {}  # number of threads to seconds, of the calls since the last decision
+        self.calls = 0  # since the last look began
+        self.is_warm = False  # the first call loads what the others find in memory
+        self.seconds: dict[int, list[float]] = {1: [], num_threads: []}  # of calls since the last decision
 
     def run(self, work: Callable[[int, int], Result], *, meets: bool = False) -> Result:
         """``work(thread, num_threads)`` on each thread; what the first, the caller's own, returned.
@@ -62,18 +66,22 @@ class Workers:
         if self.num_threads == 1:
             return self.run(work, meets=True)
         if self.calls == 0:
-            self.active, self.fastest = self.num_threads, {}
+            self.active = self.num_threads
         if self.calls == PROBES:
             self.active = 1
         started = time.perf_counter()
         result = self.run(work, meets=True)
         seconds = time.perf_counter() - started
-        self.fastest[self.active] = min(seconds, self.fastest.get(self.active, seconds))
+        if not self.is_warm:
+            self.is_warm = True
+            return result
+        self.seconds[self.active].append(seconds)
         is_trial = PROBES <= self.calls < 2 * PROBES
         self.calls += 1
-        if is_trial and (self.calls == 2 * PROBES or seconds > CLEARLY_SLOWER * self.fastest[self.num_threads]):
-            is_worth_it = self.fastest[1] > WORTH_MEETING * self.fastest[self.num_threads]
+        if is_trial and (self.calls == 2 * PROBES or seconds > CLEARLY_SLOWER * fmean(self.seconds[self.num_threads])):
+            is_worth_it = fmean(self.seconds[1]) > WORTH_MEETING * fmean(self.seconds[self.num_threads])
             self.active = self.num_threads if is_worth_it else 1
+            self.seconds = {1: [], self.num_threads: []}
             self.calls = 2 * PROBES
         self.calls %= PROBE_EVERY
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from typing import Any
@@ -21,7 +22,7 @@ from ppo_cli.distributions import Categorical
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
 from ppo_cli.faults import NonFiniteError
 from ppo_cli.fused.mlp import MAX_SLICED, MAX_SLICES, PPOOnMLP, num_slices
-from ppo_cli.fused.workers import PROBES, Workers, useful_threads
+from ppo_cli.fused.workers import PROBE_EVERY, PROBES, Workers, useful_threads
 from ppo_cli.kernels.mlp import Network, tile_for
 from ppo_cli.kernels.report import COUNT, K3
 from tests.fused.helpers import ENVS, Run, assert_same_learning, assert_same_metrics, assert_same_rollout, make_run
@@ -240,13 +241,33 @@ def test_workers_keep_the_faster_number_of_threads_until_the_next_look() -> None
         waits.wait(0.02 if num_threads == slow else 0.0)
         return num_threads
 
+    workers.run_timed(work)
     used = [workers.run_timed(work) for _ in range(2 * PROBES + 2)]
     assert used == [2] * PROBES + [1] * PROBES + [1, 1]
-    slow = 1
     while workers.calls:
         assert workers.run_timed(work) == 1
+    slow = 1
+    workers.seconds = {1: [], 2: []}
     # a single thread that takes so much longer is not asked a second time
     assert [workers.run_timed(work) for _ in range(PROBES + 3)] == [2] * PROBES + [1, 2, 2]
+
+
+def test_a_second_thread_that_is_late_now_and_then_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = [0.0], itertools.count()
+    monkeypatch.setattr("ppo_cli.fused.workers.time.perf_counter", lambda: now[0])
+    workers = Workers(2)
+
+    def work(thread: int, num_threads: int) -> int:
+        if thread == 0:
+            now[0] += 1.8 if num_threads == 1 else 8.0 if next(calls) % 10 == 9 else 1.2  # at best, far faster
+        return num_threads
+
+    for _ in range(2):
+        workers.run_timed(work)
+    while workers.calls:
+        workers.run_timed(work)
+    used = [workers.run_timed(work) for _ in range(PROBE_EVERY)]
+    assert used == [2] * PROBES + [1] * (PROBE_EVERY - PROBES)
 
 
 def test_threads_that_gain_little_by_each_other_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +279,7 @@ def test_threads_that_gain_little_by_each_other_are_one(monkeypatch: pytest.Monk
         now[0] += (1.0 if num_threads == 1 else 0.95) if thread == 0 else 0.0
         return num_threads
 
+    workers.run_timed(work)
     used = [workers.run_timed(work) for _ in range(2 * PROBES + 2)]
     assert used == [2] * PROBES + [1] * PROBES + [1, 1]
 
