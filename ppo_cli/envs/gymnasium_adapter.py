@@ -251,7 +251,8 @@ class GymnasiumVecEnv:
         terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
         obs = final_obs = self._array(env_obs)
         final_info = info
-        if terminated.any() or truncated.any():
+        may_tell = bool(info) or self._success is not None or self.autoreset == "same_step"
+        if may_tell and (terminated.any() or truncated.any()):
             if self.autoreset == "same_step":
                 final_info = info.get("final_info", {})
                 final_obs = self._final_obs(obs, terminated | truncated, info)

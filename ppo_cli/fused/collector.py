@@ -194,6 +194,14 @@ class FusedCollector(Collector):
         self.evaluate()
         super().value_successors(storage)
 
+    def value_of(self, raw_obs: Obs) -> Tensor:
+        """As ``Collector.value_of``."""
+        assert isinstance(raw_obs, Tensor)
+        rows = raw_obs.numpy().reshape(len(raw_obs), -1).astype(np.float32, copy=False)
+        value = np.empty(len(rows), np.float32)
+        acting.value_of(self.actor, self.scratch[0], rows, value)
+        return torch.from_numpy(value)
+
     def evaluate(self) -> None:
         """Values of all samples, each thread its share."""
         total = self.rows.value.size

@@ -259,12 +259,18 @@ def evaluate(actor: Actor, scratch: Scratch, rows: Rows, first: int, end: int) -
 
 
 @vectorized
+def value_of(actor: Actor, scratch: Scratch, raw_obs: Floats, value: Floats) -> None:
+    """Values [B] of ``raw_obs`` [B, O]."""
+    obs = np.empty_like(raw_obs)
+    normalize(actor.moments, raw_obs, obs)
+    values(actor.network, scratch, obs, value, 0, len(obs))
+
+
+@vectorized
 def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcome, raw_obs: Floats) -> None:
     """Fill ``next_value`` as `ppo_cli.rollout.Collector.value_successors` does; ``raw_obs`` [N, O] comes next."""
     length, num_envs = rows.value.shape
-    obs = np.empty_like(raw_obs)
-    normalize(actor.moments, raw_obs, obs)
-    values(actor.network, scratch, obs, outcome.next_value[length - 1], 0, num_envs)
+    value_of(actor, scratch, raw_obs, outcome.next_value[length - 1])
     for t in range(length):
         if t < length - 1:
             outcome.next_value[t] = rows.value[t + 1]
@@ -272,8 +278,7 @@ def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcom
             if outcome.terminated[t, n]:
                 outcome.next_value[t, n] = _ZERO
             elif outcome.truncated[t, n]:
-                normalize(actor.moments, outcome.final_obs[t, n : n + 1], obs[n : n + 1])
-                values(actor.network, scratch, obs, outcome.next_value[t], n, n + 1)
+                value_of(actor, scratch, outcome.final_obs[t, n : n + 1], outcome.next_value[t, n : n + 1])
 
 
 @vectorized
