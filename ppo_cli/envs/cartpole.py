@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def start_all(carts: Carts) -> None:
         start(carts, n)
 
 
-@compiled
+@partial(compiled, allocates=True)
 def push_all(
     carts: Carts,
     action: NDArray[np.int64],
@@ -105,7 +106,7 @@ def push_all(
             start(carts, n)
 
 
-@compiled
+@partial(compiled, allocates=True)
 def play(
     actor: Actor,
     rows: Rows,

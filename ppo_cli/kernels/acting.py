@@ -7,6 +7,7 @@ transposed weights: `transpose_weights` makes them once for each rollout.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,7 +195,7 @@ def _draw_gaussian(actor: Actor, rows: Rows, t: int, n: int) -> None:
     rows.log_prob[t, n] = log_prob
 
 
-@vectorized
+@partial(vectorized, allocates=True)
 def act(actor: Actor, rows: Rows, raw_obs: Floats, dead: Flags, t: int) -> None:
     """Row t for all environments: learn the moments from ``raw_obs`` [N, O] unless ``dead``, normalize, choose."""
     if len(actor.moments.mean):
@@ -258,7 +259,7 @@ def evaluate(actor: Actor, scratch: Scratch, rows: Rows, first: int, end: int) -
     values(actor.network, scratch, obs, rows.value.reshape(-1), first, end)
 
 
-@vectorized
+@partial(vectorized, allocates=True)
 def value_of(actor: Actor, scratch: Scratch, raw_obs: Floats, value: Floats) -> None:
     """Values [B] of ``raw_obs`` [B, O]."""
     obs = np.empty_like(raw_obs)
@@ -266,7 +267,7 @@ def value_of(actor: Actor, scratch: Scratch, raw_obs: Floats, value: Floats) -> 
     values(actor.network, scratch, obs, value, 0, len(obs))
 
 
-@vectorized
+@partial(vectorized, allocates=True)
 def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcome, raw_obs: Floats) -> None:
     """Fill ``next_value`` as `ppo_cli.rollout.Collector.value_successors` does; ``raw_obs`` [N, O] comes next."""
     length, num_envs = rows.value.shape

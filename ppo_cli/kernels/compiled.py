@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,19 +55,23 @@ def _spare_linear_algebra() -> None:
 _spare_linear_algebra()
 
 
-def compiled(function: Function) -> Function:
-    """Machine code with the arithmetic as it is written."""
-    return _compiled(function, fastmath=False)
+def compiled(function: Function, *, allocates: bool = False) -> Function:
+    """Machine code with the arithmetic as it is written.
+
+    One that ``allocates`` makes arrays, or sets rows of an array to those of another, which may take a copy. All others
+    work on memory that their caller holds, and do not count who refers to it.
+    """
+    return _compiled(function, fastmath=False, allocates=allocates)
 
 
-def vectorized(function: Function) -> Function:
-    """Machine code whose sums may be reordered."""
-    return _compiled(function, fastmath=FAST_MATH)
+def vectorized(function: Function, *, allocates: bool = False) -> Function:
+    """The same, but sums may be reordered."""
+    return _compiled(function, fastmath=FAST_MATH, allocates=allocates)
 
 
 def inlined(function: Function) -> Function:
     """As `vectorized`, and compiled only as a part of what calls it: each level of calls is else optimized anew."""
-    return _compiled(function, fastmath=FAST_MATH, inline="always")
+    return _compiled(function, fastmath=FAST_MATH, allocates=True, inline="always")
 
 
 def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
@@ -74,8 +79,10 @@ def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function w
     return intrinsic(generator)
 
 
-def _compiled(function: Function, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit takes them)
+def _compiled(function: Function, *, allocates: bool, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit's)
     options |= {"nogil": True, "error_model": "numpy"}
+    if hasattr(DefaultOptions, "_nrt"):  # said either way: what is left out is taken from the kernel that calls
+        options["_nrt"] = allocates
     settings: Any = numba.config
     previous = settings.CACHE_DIR
     try:

@@ -6,6 +6,8 @@ Features are the bits of bfloat16, ``kept`` [layers, N, H, W, C] behind each lay
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ Flags = NDArray[np.bool_]
 _ZERO = np.float32(0)
 
 
-@vectorized
+@partial(vectorized, allocates=True)
 def forward(
     boards: Board, table: Floats, shares: Floats, kernels: Pairs, biases: Floats, adds: Flags, head: Floats, kept: Bits,
     scores: Floats, sums: Floats,
@@ -39,7 +41,7 @@ def forward(
     read_cells(kept[-1], head, scores, sums)
 
 
-@vectorized
+@partial(vectorized, allocates=True)
 def backward(
     boards: Board, turned: Pairs, adds: Flags, head: Floats, kept: Bits, of_scores: Floats, of_sums: Floats,
     gradients: Bits, table: Floats, shares: Floats, products: Floats, of_biases: Floats, of_head: Floats,

@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
+from numba.core.options import DefaultOptions
+from numpy.typing import NDArray
 
 from ppo_cli.kernels import compiled
 from ppo_cli.kernels.compiled import PACKAGE, SOURCES, cache_folder, is_kept, user_cache
@@ -162,3 +165,45 @@ def test_the_folder_is_made_for_this_user_alone(tmp_path: Path, monkeypatch: pyt
         os.umask(before)
     assert cache_folder().stat().st_mode & 0o077 == 0
     assert cache_folder().parent.stat().st_mode & 0o077 == 0
+
+
+def add_rows(rows: NDArray[np.float64], total: NDArray[np.float64]) -> None:
+    for n in range(len(rows)):
+        row = rows[n]
+        for k in range(len(row)):
+            total[k] += row[k]
+
+
+def copy_rows(rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    for n in range(len(rows)):
+        out[n] = rows[n]
+
+
+def machine_language(kernel: Callable[..., None], *arrays: NDArray[np.float64]) -> str:
+    kernel(*arrays)
+    (code,) = kernel.inspect_llvm().values()  # type: ignore[attr-defined]
+    return str(code)
+
+
+def test_only_kernels_that_make_arrays_count_who_refers_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "is_kept", lambda: False)
+    rows, total = np.arange(6.0).reshape(3, 2), np.zeros(2)
+    assert "NRT_incref" not in machine_language(compiled.vectorized(add_rows), rows, total)
+    assert total.tolist() == [6, 9]
+    out = np.zeros((3, 2))
+    assert "NRT_incref" in machine_language(compiled.vectorized(copy_rows, allocates=True), rows, out)
+    assert (out == rows).all()
+
+
+def test_a_kernel_that_makes_arrays_without_saying_so_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "is_kept", lambda: False)
+    with pytest.raises(numba.core.errors.NumbaRuntimeError, match="NRT required"):
+        compiled.vectorized(copy_rows)(np.ones((3, 2)), np.zeros((3, 2)))
+
+
+def test_a_numba_that_always_counts_is_good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "is_kept", lambda: False)
+    monkeypatch.delattr(DefaultOptions, "_nrt")
+    out = np.zeros((3, 2))
+    compiled.vectorized(copy_rows)(np.ones((3, 2)), out)
+    assert out.all()

@@ -8,6 +8,7 @@ index needs no test for "counted from the end".
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _reveal(boards: Boards, n: int, cell: np.uint64, neighbours: Cells, queue: C
     return length
 
 
-@compiled
+@partial(compiled, allocates=True)
 def step_boards(
     boards: Boards, action: NDArray[np.int64], neighbours: Cells, num_mines: int, first_click: int, shaping: float
 ) -> None:
