@@ -18,7 +18,7 @@ from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run import build_trainer, facts, final_return, plural, run_trainer, what_is_left
-from ppo_cli.cli.run_folder import seed_folder
+from ppo_cli.cli.run_folder import remove_if_empty, seed_folder
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EnvError
 from ppo_cli.faults import NonFiniteError
@@ -74,14 +74,17 @@ class SeedGroup:
         folder = seed_folder(self.run_dir, seed)
         config = self.config | {"seed": seed, "seeds": self.seeds, "num_threads": 1}
         resume = bool(list_checkpoints(folder / CHECKPOINT_FOLDER))
-        with self._building:
-            return build_trainer(
-                config,
-                folder,
-                [*self.overrides, f"seed={seed}"],
-                resume=resume,
-                display=self.progress.member(f"seed {seed}"),
-            )
+        try:
+            with self._building:
+                return build_trainer(
+                    config,
+                    folder,
+                    [*self.overrides, f"seed={seed}"],
+                    resume=resume,
+                    display=self.progress.member(f"seed {seed}"),
+                )
+        finally:
+            remove_if_empty(folder, folder)
 
     def train_one(self, seed: int, stop: StopRequest, first: Trainer) -> None:
         """One run from its beginning to its end, in the calling thread."""

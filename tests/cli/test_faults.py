@@ -192,6 +192,10 @@ def test_a_disk_that_is_full_at_the_start_costs_one_line_and_leaves_no_run(tmp_p
     assert refused["code"] == 1
     assert refused["err"].splitlines()[-1] == f"error: {run}/config.yaml: cannot be written (File too large)"
     assert not (tmp_path / "outputs").exists()
+    (refused,) = run_cases([Case(folder=str(tmp_path), words=[*words, "seeds=2"], largest_file=700)])
+    assert refused["code"] == 1
+    assert refused["err"].splitlines() == [f"error: {run}/seed=1/config.yaml: cannot be written (File too large)"]
+    assert not (tmp_path / "outputs").exists()
     more = ["resume=latest", "total_env_steps=672"]
     first, refused = run_cases(
         [Case(folder=str(tmp_path), words=words), Case(folder=str(tmp_path), words=more, largest_file=700)]
