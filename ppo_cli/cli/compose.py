@@ -14,7 +14,9 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
@@ -24,10 +26,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import UserError
@@ -66,6 +70,7 @@ class Composer:
         version.setbase("1.3")
         register_resolvers()
         register_launcher()
+        read_files_bounded()
         GlobalHydra.instance().clear()
         search_path = create_config_search_path(location(config_path) if config_path else ROOT)
         assert isinstance(search_path, ConfigSearchPathImpl)
@@ -235,6 +240,29 @@ class Composer:
         return setting_of_another(name, value, algo, algorithms.settings_of(target)) or unknown_setting(
             name, value, settings_of(config), self.groups()
         )
+
+
+class BoundedFiles(FileConfigSource):
+    """Config files of the user's own folders, which may be a stranger's work."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """As Hydra's.
+
+        Raises:
+            yaml.YAMLError: it is no YAML, or stands for something too large to be built.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.is_file():
+            try:
+                read_bounded(path)
+            except (yaml.YAMLError, ValueError) as error:
+                raise yaml.YAMLError(f"{path}: {first_line(error)}") from error
+        return super().load_config(config_path)
+
+
+def read_files_bounded() -> None:
+    """Make Hydra, whose plugins are loaded, read files by `BoundedFiles`."""
+    SourcesRegistry.instance().types[BoundedFiles.scheme()] = BoundedFiles
 
 
 def location(folder: str) -> str:

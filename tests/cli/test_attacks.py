@@ -285,6 +285,31 @@ def test_a_secret_of_the_environment_reaches_no_file(
     assert list(shell.folder.iterdir()) == []
 
 
+def bomb(levels: int) -> str:
+    """A hundred bytes a level, each ten times the one before."""
+    lines = ["a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (bomb(9), "it holds more than 20,000 values"),
+        ("x: " + "[" * 100_000 + "]" * 100_000 + "\n", "it is more than 50 levels deep"),
+        ("# " + "x" * (1 << 18) + "\n", "it has 262,167 bytes, 262,144 are allowed"),
+    ],
+)
+def test_a_config_file_that_stands_for_something_huge_is_refused_at_once(shell: Shell, text: str, what: str) -> None:
+    experiment = shell.folder / "configs/experiment/theirs.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text("# @package _global_\n" + text)
+    assert shell.train("--config-dir", "configs", "experiment=theirs") == 2
+    assert f"configs/experiment/theirs.yaml: {what}" in shell.err
+    assert len(shell.err.splitlines()) == 1
+    assert not (shell.folder / "outputs").exists()
+
+
 def test_a_pipe_in_a_run_folder_is_not_waited_for(shell: Shell, run: Path) -> None:
     os.mkfifo(run / "resumes.yaml")
     assert shell.train(f"resume={run}", "total_env_steps=128") == 2
