@@ -59,11 +59,12 @@ def test_every_rung_of_the_ladder_learns_cartpole(
         assert max(row["losses/kl"] for row in rows) <= 0.01, "max_kl"
 
 
-@pytest.mark.parametrize(("algo", "threshold"), [("vpg", -400), ("a2c", -400), ("trpo", -250), ("ppo_kl", -250)])
-def test_every_rung_of_the_ladder_learns_pendulum(tmp_path: Path, algo: str, threshold: float) -> None:
-    summary = train(tmp_path, "env=pendulum", f"algo={algo}", "num_threads=1")
+@pytest.mark.parametrize("algo", ["vpg", "a2c", "trpo", "ppo_kl"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_rung_of_the_ladder_learns_pendulum(tmp_path: Path, algo: str, seed: int) -> None:
+    summary = train(tmp_path, "env=pendulum", f"algo={algo}", f"seed={seed}", "num_threads=1")
     episode_return = summary["final"]["charts/episodic_return"]
-    assert episode_return >= threshold, "an untrained policy gets -1200, one that only swings -1000"
+    assert episode_return >= -250, "an untrained policy gets -1200, one that only sways -1000"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def test_the_scripts_work_from_any_folder(checkout: Path) -> None:
 def test_test_runs_lint_types_and_tests(checkout: Path) -> None:
     lines = script(checkout, "scripts/test").stdout.splitlines()
     assert lines == ["ruff check .", "ruff format --check .", "mypy", "pytest -n auto"]
+    learning = script(checkout, "scripts/test", "learning", "-x").stdout
+    assert learning == "pytest -n auto -m slow tests/test_learning.py -x\n"
     assert script(checkout, "scripts/test", "slow", "-x").stdout == "pytest -m slow -x\n"
     assert script(checkout, "scripts/test", "-k", "clip").stdout == "pytest -k clip\n"
 
