@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ppo_cli.parallel import InParts, Threads
 
@@ -81,6 +81,11 @@ class Accelerator:
                 return function(*args, **kwargs)
 
         return run
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; the host goes on before it has arrived."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def keep_freed_memory() -> None:

@@ -5,6 +5,7 @@ A checkpoint is this object, the environment and the collector, and nothing else
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ppo_cli.accelerate import Accelerator
+from ppo_cli.accelerate import Accelerator, send
 from ppo_cli.faults import GRADIENT_STEPS, Faults, NonFiniteError
 from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.schedules import schedule_factor
@@ -48,6 +49,7 @@ class TrainState:
     updates: int = 0
     gradient_steps: int = field(init=False, default=0)  # of the update under way
     left_out: bool = field(init=False, default=False)  # whether the last of them was, for NaN or infinity
+    unread: list[Tensor] = field(init=False, default_factory=list)  # their norms and losses that nobody has looked at
     algorithm_state: dict[str, float] = field(default_factory=dict)  # numbers that the algorithm itself moves
     action_generator: Generator = field(init=False)  # on the accelerator's device
     minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there
@@ -64,7 +66,7 @@ class TrainState:
 
     def scalar(self, value: float) -> Tensor:
         """``value`` as a 0-d tensor on the device: changing it never recompiles anything."""
-        return torch.tensor(value, dtype=torch.float32, device=self.accelerator.device)
+        return torch.full((), value, dtype=torch.float32, device=self.accelerator.device)
 
     def evaluate(self, function: Callable[..., R], *args: Any) -> R:  # noqa: ANN401 (whatever the function takes)
         """``function(actor_critic, *args)`` under the run's executor: a loss, or the network itself while acting."""
@@ -76,13 +78,14 @@ class TrainState:
     def shuffled(self, batch: Batch, num_minibatches: int) -> Iterator[Batch]:
         """One pass over ``batch``: its samples in a new order, in ``num_minibatches`` parts."""
         order = torch.randperm(len(batch.advantage), generator=self.minibatch_generator)
-        for index in order.chunk(num_minibatches):
-            yield take(batch, index.to(batch.advantage.device))
+        for index in send(order, batch.advantage.device).chunk(num_minibatches):
+            yield take(batch, index)
 
     def descend(self, loss: Tensor, max_grad_norm: float, parameters: Sequence[Tensor] | None = None) -> Tensor:
         """One optimizer step down ``loss``, of all weights or of ``parameters`` only; the others are not touched.
 
-        Returns the gradient's norm before clipping, 0-d. Where that is not finite, nothing has moved.
+        Returns the gradient's norm before clipping, 0-d. Where that is not finite, nothing has moved; `end_update` says
+        so where the host `looks_later`.
 
         Raises:
             NonFiniteError: and no such step may be left out.
@@ -90,14 +93,42 @@ class TrainState:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.actor_critic.parameters(), max_grad_norm)
+        self.gradient_steps += 1
+        if self.looks_later:
+            self.step_unless(~grad_norm.isfinite())
+            self.unread.append(torch.stack((grad_norm, loss.detach())))
+            return grad_norm
         self.left_out = not grad_norm.isfinite()
         if self.left_out:
-            numbers = self.updates + 1, self.gradient_steps + 1
-            self.faults.skip(GRADIENT_STEPS, NonFiniteError.of(grad_norm.item(), loss.item(), *numbers))
+            self.leave_out(grad_norm.item(), loss.item(), self.gradient_steps)
         else:
             self.optimizer.step()
-        self.gradient_steps += 1
         return grad_norm
+
+    @property
+    def looks_later(self) -> bool:
+        """Whether the host does not wait for the outcome of each step: on a GPU, which leaves out bad ones by itself.
+
+        torch's fused optimizers can; ``left_out`` is unknown then, and the figures of a bad step are among the others.
+        """
+        can_skip = getattr(self.optimizer, "_step_supports_amp_scaling", False)  # torch's name for it
+        return bool(self.accelerator.device.type != "cpu" and can_skip)
+
+    def step_unless(self, is_bad: Tensor) -> None:
+        """The optimizer's step, but not where ``is_bad``, 0-d, which stays unread: as torch.amp.GradScaler asks."""
+        optimizer: Any = self.optimizer
+        optimizer.grad_scale, optimizer.found_inf = None, is_bad.float()
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf
+
+    def leave_out(self, grad_norm: float, loss: float, gradient_step: int) -> None:
+        """Pass over a gradient step of this update, counted from 1, whose gradient is not finite.
+
+        Raises:
+            NonFiniteError: and no such step may be left out.
+        """
+        error = NonFiniteError.of(grad_norm, loss, self.updates + 1, gradient_step)
+        self.faults.skip(GRADIENT_STEPS, error)
 
     def begin_update(self) -> None:
         """Set the learning rate that the schedule asks for now."""
@@ -111,7 +142,15 @@ class TrainState:
 
         Divided by 1.5 above twice the target, multiplied by 1.5 below half of it (as in RSL-RL and RL Games, once per
         update).
+
+        Raises:
+            NonFiniteError: a gradient that nobody has looked at yet is not finite, and no such step may be left out.
         """
+        outcomes = torch.stack(self.unread).tolist() if self.unread else []  # all at once: one wait for the device
+        self.unread.clear()
+        for gradient_step, (grad_norm, loss) in enumerate(outcomes, 1):
+            if not math.isfinite(grad_norm):
+                self.leave_out(grad_norm, loss, gradient_step)
         self.env_steps += env_steps
         self.updates += 1
         if self.learning_rate_schedule == "kl_adaptive" and kl is not None:

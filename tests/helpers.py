@@ -36,7 +36,7 @@ class HostWaits(TorchDispatchMode):
         if operation in READS or by_mask:
             self.found.append(str(func))
         result = func(*args, **(kwargs or {}))
-        if operation in COPIES:
+        if operation in COPIES and not (kwargs or {}).get("non_blocking", False):
             devices = {argument.device for argument in (*args, result) if isinstance(argument, Tensor)}
             self.found += [f"{func} {devices}"] if len(devices) > 1 else []
         return result
