@@ -14,7 +14,7 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
@@ -242,8 +242,8 @@ class Composer:
         )
 
 
-class BoundedFiles(FileConfigSource):
-    """Config files of the user's own folders, which may be a stranger's work."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Config files of the user's own folders, maybe a stranger's work. Hydra tells its readers apart by their names."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """As Hydra's.
@@ -261,8 +261,8 @@ class BoundedFiles(FileConfigSource):
 
 
 def read_files_bounded() -> None:
-    """Make Hydra, whose plugins are loaded, read files by `BoundedFiles`."""
-    SourcesRegistry.instance().types[BoundedFiles.scheme()] = BoundedFiles
+    """Make Hydra read files by the `FileConfigSource` above."""
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def location(folder: str) -> str:
