@@ -36,10 +36,22 @@ BOARD_KERNELS_PAY = 400_000
 """Samples, epochs counted, that win back the seconds of compiling; whether it has been done before must not matter."""
 
 
-def chosen_device(config: Settings) -> torch.device:
-    """The device of a run; ``auto`` is a GPU where there is one."""
+SMALL_MLP = 200_000
+"""Parameters up to which an MLP stays on the CPU, where its environments live: kernels on two cores compute a step
+and what is learnt from it within 30 microseconds. A guess: no GPU was at hand to measure."""
+
+
+def chosen_device(config: Settings, network: torch.nn.Module | None = None) -> torch.device:
+    """The device of a run; ``auto`` is a GPU where there is one, but not for a ``network`` that is a small MLP."""
     name = config["device"]
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() and not is_small_mlp(network) else "cpu")
+
+
+def is_small_mlp(network: torch.nn.Module | None) -> bool:
+    """Whether a GPU would not compute ``network`` sooner."""
+    return type(network) is MLP and sum(parameter.numel() for parameter in network.parameters()) <= SMALL_MLP
 
 
 def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
@@ -48,7 +60,7 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     The threads share the rows of a batch, or the single operation: where those are too small to share (an MLP's), where
     a compiler has the word, and for TRPO, whose second derivatives need the whole network.
     """
-    device = chosen_device(config)
+    device = chosen_device(config, network)
     precision = config["precision"]
     is_small = isinstance(network, MLP)
     if precision == "auto":

@@ -262,11 +262,21 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
         "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}"
         + (", each with its share of the batch" if accelerator.threads.count > 1 else "")
-        + f", {accelerator.precision}",
+        + f", {accelerator.precision}"
+        + (
+            ", which is sooner done with so small a network than the GPU"
+            if spares_gpu(config, accelerator.device)
+            else ""
+        ),
         **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
         "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
         **({"compiles": "the kernels first, once on this machine: half a minute"} if compiles_first else {}),
     }
+
+
+def spares_gpu(config: Settings, device: torch.device) -> bool:
+    """Whether there is a GPU, and ``device=auto`` took the CPU."""
+    return config["device"] == "auto" and device.type == "cpu" and torch.cuda.is_available()
 
 
 def plural(count: int, noun: str) -> str:

@@ -59,7 +59,7 @@ class TrainSettings:
     """Steps that on_nonfinite=skip leaves out before it stops after all."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network lives; auto takes a GPU where there is one."""
+    """Where the network lives; auto takes a GPU where there is one, but for a small MLP."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; auto takes bfloat16 where the hardware has it."""
     accelerate: Literal["auto", "eager", "compile", "fused"] = "auto"
@@ -120,7 +120,7 @@ class EvalSettings:
     num_envs: Count = 0
     """Environments that step side by side; 0 chooses."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network lives; auto takes a GPU where there is one."""
+    """Where the network lives; auto takes a GPU where there is one, but for a small MLP."""
     num_threads: Count = 0
     """CPU threads of the network; 0 chooses."""
     trust: str | list[str] | None = None
@@ -172,7 +172,7 @@ class PlaySettings:
     output: str | None = None
     """File to write in place of watching: .gif, .mp4, or .png, which shows up to 24 moments on one sheet."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network lives; auto takes a GPU where there is one."""
+    """Where the network lives; auto takes a GPU where there is one, but for a small MLP."""
     num_threads: Count = 0
     """CPU threads of the network; 0 chooses."""
     trust: str | list[str] | None = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ppo_cli.cli import build, run
+from tests.cli.helpers import Shell
 
 MINESWEEPER = {"name": "minesweeper", "_target_": "ppo_cli.envs.minesweeper.env.MinesweeperVecEnv"}
 CARTPOLE = {
@@ -38,6 +39,31 @@ def test_auto_is_a_gpu_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     assert build.chosen_device({"device": wish}).type == chosen
+
+
+@pytest.mark.parametrize(
+    ("wish", "hidden", "chosen"),
+    [("auto", [64, 64], "cpu"), ("auto", [256, 256], "cpu"), ("auto", [512, 512], "cuda"), ("cuda", [64, 64], "cuda")],
+)
+def test_a_small_mlp_stays_where_its_environments_are(
+    wish: str, hidden: list[int], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = build.build_env({"env": CARTPOLE, "device": "cpu"}, 1)
+    network = build.build_network({"network": {"hidden": hidden}}, env)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = {"device": wish, "precision": "auto", "accelerate": "auto", "algo": {"_target_": ""}}
+    assert build.build_accelerator(config, network, 1).device.type == chosen
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert build.chosen_device({"device": "auto"}, network).type == "cpu"
+
+
+def test_the_start_of_a_run_says_that_a_gpu_is_spared_and_why(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["env=cartpole", "total_env_steps=64", "num_envs=2", "rollout_length=16", "num_minibatches=1"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert shell.train(*words) == 0
+    assert "float32, which is sooner done with so small a network than the GPU" in shell.out
+    assert shell.train(*words, "device=cpu") == 0
+    assert "sooner done" not in shell.out
 
 
 def test_the_first_weights_do_not_depend_on_the_threads_that_drew_them() -> None:
