@@ -14,6 +14,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.algorithms.ppo_kl import PPOKL
 from ppo_cli.algorithms.vpg import VPG
+from ppo_cli.distributions import Categorical
 from ppo_cli.faults import GRADIENT_STEPS, Faults, NonFiniteError
 from ppo_cli.train_state import TrainState
 from tests.fused.helpers import ENVS, Run, make_run
@@ -54,6 +55,29 @@ def test_an_update_waits_for_no_value_before_its_end(env: str, algorithm: Algori
     run.state.end_update(rollout.reward.numel(), metrics.get("losses/kl"))
     assert run.state.unread == []
     assert not torch.equal(run.weights, before)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_all_of_an_update_happens_on_the_device(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, where there is no value to read, and nothing mixes with tensors from elsewhere."""
+    monkeypatch.setattr("ppo_cli.train_state.Generator", lambda device="cpu": torch.Generator())
+    monkeypatch.setattr(
+        Categorical, "noise", lambda self, length, generator: torch.ones(length, *self.log_probs.shape, device="meta")
+    )
+    collector = minesweeper_collector("torch", 5, device="meta")
+    with torch.no_grad():
+        for t in range(5):
+            collector.record(t, collector.env.step(collector.act(t)))
+    rollout, state = collector.storage, collector.state
+    assert rollout is not None
+    state.optimizer = torch.optim.SGD(state.actor_critic.parameters(), lr=1e-3)
+    monkeypatch.setattr(TrainState, "step_unless", lambda self, is_bad: self.optimizer.step())  # Adam's is not for meta
+    with HostWaits() as waits:
+        metrics = algorithm.update(state, rollout)
+    assert waits.found == []
+    assert {figure.device.type for figure in metrics.values()} == {"meta"}
+    assert {outcome.device.type for outcome in state.unread} == {"meta"}
 
 
 def test_an_early_stop_looks_at_each_minibatch() -> None:
