@@ -49,7 +49,7 @@ class TrainState:
     updates: int = 0
     gradient_steps: int = field(init=False, default=0)  # of the update under way
     left_out: bool = field(init=False, default=False)  # whether the last of them was, for NaN or infinity
-    unread: list[Tensor] = field(init=False, default_factory=list)  # their norms and losses that nobody has looked at
+    unread: list[Tensor] = field(init=False, default_factory=list)  # norm and loss [2] of each step not looked at yet
     algorithm_state: dict[str, float] = field(default_factory=dict)  # numbers that the algorithm itself moves
     action_generator: Generator = field(init=False)  # on the accelerator's device
     minibatch_generator: Generator = field(init=False)  # on the host: permutations are drawn there

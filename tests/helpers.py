@@ -36,7 +36,8 @@ class HostWaits(TorchDispatchMode):
         if operation in READS or by_mask:
             self.found.append(str(func))
         result = func(*args, **(kwargs or {}))
-        if operation in COPIES and not (kwargs or {}).get("non_blocking", False):
+        is_sent = (kwargs or {}).get("non_blocking", False) and result.device.type != "cpu"
+        if operation in COPIES and not is_sent:
             devices = {argument.device for argument in (*args, result) if isinstance(argument, Tensor)}
             self.found += [f"{func} {devices}"] if len(devices) > 1 else []
         return result

@@ -64,7 +64,7 @@ def test_every_rung_of_the_ladder_learns_cartpole(
 def test_every_rung_of_the_ladder_learns_pendulum(tmp_path: Path, algo: str, seed: int) -> None:
     summary = train(tmp_path, "env=pendulum", f"algo={algo}", f"seed={seed}", "num_threads=1")
     episode_return = summary["final"]["charts/episodic_return"]
-    assert episode_return >= -250, "an untrained policy gets -1200, one that only sways -1000"
+    assert episode_return >= -250, "an untrained policy gets -1200, one that only swings -1000"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.mlp import PPOOnMLP
 from ppo_cli.fused.weights import MLPWeights
 from ppo_cli.fused.workers import Workers, useful_threads
-from ppo_cli.networks.base import observed
+from ppo_cli.networks.base import num_parameters, observed
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.networks.trunk import MIN_CHANNELS
@@ -51,7 +51,7 @@ def chosen_device(config: Settings, network: torch.nn.Module | None = None) -> t
 
 def is_small_mlp(network: torch.nn.Module | None) -> bool:
     """Whether a GPU would not compute ``network`` sooner."""
-    return type(network) is MLP and sum(parameter.numel() for parameter in network.parameters()) <= SMALL_MLP
+    return type(network) is MLP and num_parameters(network) <= SMALL_MLP
 
 
 def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: int) -> Accelerator:
@@ -62,11 +62,11 @@ def build_accelerator(config: Settings, network: torch.nn.Module, num_threads: i
     """
     device = chosen_device(config, network)
     precision = config["precision"]
-    is_small = isinstance(network, MLP)
+    is_mlp = isinstance(network, MLP)
     if precision == "auto":
-        precision = "bfloat16" if not is_small and has_fast_bfloat16(device) else "float32"
+        precision = "bfloat16" if not is_mlp and has_fast_bfloat16(device) else "float32"
     compiled = config["accelerate"] == "compile" and can_compile(device)
-    is_shared = device.type == "cpu" and not compiled and not is_small and config["algo"]["_target_"] != TRPO
+    is_shared = device.type == "cpu" and not compiled and not is_mlp and config["algo"]["_target_"] != TRPO
     torch.set_num_threads(1 if is_shared else num_threads)
     keep_freed_memory()
     return Accelerator(device, precision, compiled, Threads(num_threads if is_shared else 1))
@@ -136,11 +136,14 @@ def choose_path(
     if board:
         return Execution("fused", state.accelerator.num_threads, "rollout and update")
     batch = env.num_envs * config["rollout_length"]
-    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     available = config["num_threads"] or available_cores()
     is_whole = domain.can_update(algorithm, state.optimizer)
     minibatch = batch // config.get("num_minibatches", 1)
-    threads = useful_threads(parameters, minibatch, available) if is_whole else state.accelerator.num_threads
+    threads = (
+        useful_threads(num_parameters(state.actor_critic), minibatch, available)
+        if is_whole
+        else state.accelerator.num_threads
+    )
     reason = "rollout and update" if is_whole else "the rollout; the update is plain torch"
     return Execution("fused", threads, reason)
 

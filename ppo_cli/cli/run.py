@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppo_cli import checkpoint
+from ppo_cli.accelerate import Accelerator
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import (
@@ -36,6 +37,7 @@ from ppo_cli.faults import NonFiniteError
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status
+from ppo_cli.networks.base import num_parameters
 from ppo_cli.progress import Display
 from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
@@ -250,7 +252,6 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
     state, env = trainer.state, trainer.collector.env
     batch = env.num_envs * config["rollout_length"]
     minibatches = config.get("num_minibatches", 1)
-    parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
     updates = -(-config["total_env_steps"] // batch)
     accelerator = state.accelerator
     compiles_first = trainer.execution.path == "fused" and not domain.is_ready(env, plain_algorithm(trainer))
@@ -259,24 +260,20 @@ def facts(config: Settings, trainer: Trainer) -> dict[str, str]:
         "batch": f"{env.num_envs} envs x {config['rollout_length']} steps = {batch:,}, "
         f"minibatches of {batch // minibatches:,}",
         "updates": f"{updates:,} for {config['total_env_steps']:,} env steps",
-        "network": f"{type(state.actor_critic).__name__}, {parameters:,} parameters",
-        "device": f"{accelerator.device}, {plural(trainer.execution.num_threads, 'thread')}"
-        + (", each with its share of the batch" if accelerator.threads.count > 1 else "")
-        + f", {accelerator.precision}"
-        + (
-            ", which is sooner done with so small a network than the GPU"
-            if spares_gpu(config, accelerator.device)
-            else ""
-        ),
+        "network": f"{type(state.actor_critic).__name__}, {num_parameters(state.actor_critic):,} parameters",
+        "device": device_words(config, accelerator, trainer.execution.num_threads),
         **({"goes on": f"from {state.env_steps:,} env steps"} if trainer.resumes else {}),
         "computed by": f"{PATHS[trainer.execution.path]} ({trainer.execution.reason})",
         **({"compiles": "the kernels first, once on this machine: half a minute"} if compiles_first else {}),
     }
 
 
-def spares_gpu(config: Settings, device: torch.device) -> bool:
-    """Whether there is a GPU, and ``device=auto`` took the CPU."""
-    return config["device"] == "auto" and device.type == "cpu" and torch.cuda.is_available()
+def device_words(config: Settings, accelerator: Accelerator, num_threads: int) -> str:
+    """Device, threads and precision of a run, and why ``device=auto`` is not the GPU where there is one."""
+    words = [str(accelerator.device), plural(num_threads, "thread")]
+    words += ["each with its share of the batch"] if accelerator.threads.count > 1 else []
+    spares_gpu = config["device"] == "auto" and accelerator.device.type == "cpu" and torch.cuda.is_available()
+    return ", ".join([*words, accelerator.precision]) + (" (no GPU for so small a network)" if spares_gpu else "")
 
 
 def plural(count: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
-from ppo_cli.cli.run import build_trainer, facts, final_return, plural, run_trainer, what_is_left
+from ppo_cli.cli.run import build_trainer, device_words, facts, final_return, run_trainer, what_is_left
 from ppo_cli.cli.run_folder import remove_if_empty, seed_folder
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EnvError
@@ -110,10 +110,9 @@ class SeedGroup:
         """What a run prints at its start, for all of them."""
         rows = facts(self.config, trainer)
         name = rows["run"].rpartition(", seed")[0]
-        threads = plural(self.num_threads, "thread")
         rows |= {
             "run": f"{name}, seeds {', '.join(map(str, self.seeds))}: {self.num_threads} at a time",
-            "device": f"{trainer.state.accelerator.device}, {threads}, {trainer.state.accelerator.precision}",
+            "device": device_words(self.config, trainer.state.accelerator, self.num_threads),
             "run folder": shown_path(self.run_dir),
         }
         self.progress.note("\n" + table(rows) + "\n")

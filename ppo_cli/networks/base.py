@@ -86,6 +86,11 @@ def policy_head(features: int, action_space: spaces.Space[Any]) -> nn.Module:
     raise ValueError(f"actions must be Discrete or Box, got {action_space}")
 
 
+def num_parameters(network: nn.Module) -> int:
+    """How many numbers it learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def observed(observation_space: spaces.Space[Any], key: str = "obs") -> spaces.Box:
     """The Box that a network reads: the space itself, or what stands under ``key`` beside an action mask."""
     if isinstance(observation_space, spaces.Dict) and key not in observation_space.spaces:

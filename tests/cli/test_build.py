@@ -61,9 +61,11 @@ def test_the_start_of_a_run_says_that_a_gpu_is_spared_and_why(shell: Shell, monk
     words = ["env=cartpole", "total_env_steps=64", "num_envs=2", "rollout_length=16", "num_minibatches=1"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert shell.train(*words) == 0
-    assert "float32, which is sooner done with so small a network than the GPU" in shell.out
+    assert "float32 (no GPU for so small a network)" in shell.out
     assert shell.train(*words, "device=cpu") == 0
-    assert "sooner done" not in shell.out
+    assert "GPU" not in shell.out
+    assert shell.train(*words, "seeds=2") == 0
+    assert "float32 (no GPU for so small a network)" in shell.out
 
 
 def test_the_first_weights_do_not_depend_on_the_threads_that_drew_them() -> None:

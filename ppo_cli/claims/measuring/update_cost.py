@@ -23,6 +23,7 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
+from ppo_cli.networks.base import num_parameters
 from ppo_cli.settings import Range, check_ranges
 from ppo_cli.train_state import TrainState
 from ppo_cli.types import Distribution, Obs, Rollout, num_rows
@@ -55,7 +56,7 @@ class UpdateCost:
         seconds = time.thread_time() - started
         with counted_passes(state.actor_critic) as passes, PeakMemory() as memory:
             algorithm.update(state, rollout)
-        parameters = sum(parameter.numel() for parameter in state.actor_critic.parameters())
+        parameters = num_parameters(state.actor_critic)
         figures = {
             "seconds": seconds,
             "megabytes": memory.peak / 1e6,
