@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppo_cli.kernels.rounding import NOISE
 from ppo_cli.types import Rollout
 
 
@@ -55,13 +56,13 @@ def monte_carlo(rollout: Rollout, *, gamma: float) -> Tensor:
 def standardize(x: Tensor, valid: Tensor) -> Tensor:
     """Zero mean and unit standard deviation over the valid elements; ``x`` and ``valid`` of one shape.
 
-    A constant ``x`` (or a single valid element) becomes 0 rather than noise over almost nothing.
+    What is constant up to rounding (or a single valid element) becomes 0 rather than noise over almost nothing.
     """
     count = valid.sum().clamp(min=1)
-    centred = torch.where(valid, x, 0.0)
-    centred = torch.where(valid, x - centred.sum() / count, 0.0)
+    mean = torch.where(valid, x, 0.0).sum() / count
+    centred = torch.where(valid, x - mean, 0.0)
     std = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
-    return centred / (std + 1e-8)
+    return torch.where(std > NOISE * mean.abs(), centred / (std + 1e-8), 0.0)
 
 
 def explained_variance(value: Tensor, value_target: Tensor, valid: Tensor) -> Tensor:
@@ -69,12 +70,14 @@ def explained_variance(value: Tensor, value_target: Tensor, valid: Tensor) -> Te
 
     1: the critic foresees everything; 0: no better than a constant; below 0: worse than a constant.
     """
+    count = valid.sum().clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(valid, x, 0.0).sum() / count
 
     def variance(x: Tensor) -> Tensor:
-        count = valid.sum().clamp(min=1)
-        mean = torch.where(valid, x, 0.0).sum() / count
-        return torch.where(valid, (x - mean).square(), 0.0).sum() / count
+        return mean((x - mean(x)).square())
 
     target_variance = variance(value_target)
     explained = 1.0 - variance(value_target - value) / target_variance
-    return torch.where(target_variance > 0, explained, torch.nan)
+    return torch.where(target_variance.sqrt() > NOISE * mean(value_target).abs(), explained, torch.nan)

@@ -101,6 +101,10 @@ class RewardNormalizer:
             self.discounted_return = self.discounted_return * ~done[t]
         return (reward / self.std).clamp(-CLIP, CLIP)
 
+    def begin_episodes(self) -> None:
+        """Forget what was paid in episodes that are not played on."""
+        self.discounted_return = torch.zeros_like(self.discounted_return)
+
     @property
     def std(self) -> Tensor:
         """What a normalized reward is multiplied by to be the environment's again, float32; 1 where not enabled."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_cli.envs.base import Fault, HasFaults, HasState, NoStateError, VecEnv, env_seeds, may_truncate
+from ppo_cli.envs.base import RESUMED, Fault, HasFaults, HasState, NoStateError, VecEnv, env_seeds, may_truncate
 from ppo_cli.episodes import TRUNCATED_TAG, EpisodeWindow
 from ppo_cli.faults import RESTARTS, NonFiniteError
 from ppo_cli.networks.base import act
@@ -286,7 +286,10 @@ class Collector:
         self.episodes.load_state_dict(state["episodes"])
         reason = changed or self.load_env_state(state)
         if reason:
-            self.raw_obs = self.to_device(self.env.reset(env_seeds(self.state.seed, self.env.num_envs, 1 + resumes)))
+            self.raw_obs = self.to_device(
+                self.env.reset(env_seeds(self.state.seed, self.env.num_envs, RESUMED + resumes))
+            )
+            self.state.reward_normalizer.begin_episodes()
             return reason
         self.raw_obs = self.to_device(state["raw_obs"])
         for name in ("dead", "episode_return", "episode_length"):

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 KL_ADAPTIVE_FACTOR = 1.5
 KL_ADAPTIVE_RANGE = (1e-5, 1e-2)
-"""Bounds that the KL-adaptive learning rate stays within."""
+"""Bounds that the KL-adaptive learning rate is not moved beyond."""
 
 OPTIMIZER_SETTINGS = ("eps", "weight_decay")
 
@@ -155,10 +155,11 @@ class TrainState:
         self.updates += 1
         if self.learning_rate_schedule == "kl_adaptive" and kl is not None:
             low, high = KL_ADAPTIVE_RANGE
+            rate = self.current_learning_rate
             if kl > 2.0 * self.kl_adaptive_target:
-                self.set_learning_rate(max(self.current_learning_rate / KL_ADAPTIVE_FACTOR, low))
+                self.set_learning_rate(max(rate / KL_ADAPTIVE_FACTOR, min(rate, low)))
             elif kl < 0.5 * self.kl_adaptive_target:
-                self.set_learning_rate(min(self.current_learning_rate * KL_ADAPTIVE_FACTOR, high))
+                self.set_learning_rate(min(rate * KL_ADAPTIVE_FACTOR, max(rate, high)))
 
     @property
     def current_learning_rate(self) -> float:
@@ -189,6 +190,7 @@ class TrainState:
             "reward_normalizer": self.reward_normalizer.state_dict(),
             "env_steps": self.env_steps,
             "updates": self.updates,
+            "learning_rate": self.learning_rate,
             "algorithm_state": dict(self.algorithm_state),
             "faults": dict(self.faults.counts),
             "action_generator": self.action_generator.get_state(),
@@ -204,6 +206,8 @@ class TrainState:
             group.update(wanted)  # what was built counts, not what was saved
         self.obs_normalizer.moments.load_state_dict(state["obs_normalizer"])
         self.reward_normalizer.load_state_dict(state["reward_normalizer"])
+        if state.get("learning_rate", self.learning_rate) != self.learning_rate:
+            self.set_learning_rate(self.learning_rate)  # an adaptive one starts again from what it was changed to
         self.env_steps = state["env_steps"]
         self.updates = state["updates"]
         self.algorithm_state = dict(state.get("algorithm_state", {}))  # older checkpoints have none

@@ -171,10 +171,30 @@ def test_standardized_valid_elements_have_mean_0_and_std_1_and_the_others_are_0(
     assert result[valid].std().item() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("x", [torch.tensor([3.0]), torch.full((5,), 0.1)], ids=["one element", "all equal"])
-def test_standardizing_what_does_not_vary_gives_0(x: torch.Tensor) -> None:
-    assert standardize(x, torch.ones_like(x, dtype=torch.bool)).abs().max().item() < 0.2
-    assert standardize(x, torch.ones_like(x, dtype=torch.bool)).isfinite().all()
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.7, 10.1, 1e-20, 1e20])
+@pytest.mark.parametrize("size", [1, 2, 5, 7, 1024, 2048, 100_000])
+def test_standardizing_what_does_not_vary_gives_0(value: float, size: int) -> None:
+    x = torch.full((size,), value)
+    rounded = x.clone()
+    rounded[: size // 2] = torch.nextafter(x[: size // 2], torch.tensor(torch.inf))  # equal but for their last bit
+    for constant in (x, rounded) if abs(value) > 1e-8 else (x,):
+        assert (standardize(constant, torch.ones(size, dtype=torch.bool)) == 0).all()
+
+
+def test_standardizing_keeps_what_varies_little_beside_its_mean() -> None:
+    x = 100 + 0.01 * torch.randn(2048, generator=torch.Generator().manual_seed(0))
+    result = standardize(x, torch.ones(2048, dtype=torch.bool))
+    assert result.std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.1, -7.7, 10.1])
+def test_explained_variance_of_a_target_that_varies_by_rounding_alone_is_nan(value: float) -> None:
+    for size in (1, 7, 1024, 2048):
+        target = torch.full((size,), value)
+        target[: size // 2] = torch.nextafter(target[: size // 2], torch.tensor(torch.inf))
+        valid = torch.ones(size, dtype=torch.bool)
+        assert explained_variance(torch.randn(size), target, valid).isnan()
+        assert explained_variance(torch.randn(size), torch.full((size,), value), valid).isnan()
 
 
 def test_explained_variance_by_hand() -> None:

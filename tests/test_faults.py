@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -19,6 +21,7 @@ from ppo_cli.algorithms.trpo import TRPO
 from ppo_cli.algorithms.vpg import VPG
 from ppo_cli.envs.base import Fault
 from ppo_cli.envs.gymnasium_adapter import MOST_STARTS, GymnasiumVecEnv
+from ppo_cli.envs.supervised import fresh_seeds
 from ppo_cli.episodes import EpisodeWindow
 from ppo_cli.evaluate import evaluate
 from ppo_cli.faults import GRADIENT_STEPS, RESTARTS, TRANSITIONS, Faults, NonFiniteError
@@ -297,3 +300,53 @@ def test_an_episode_that_is_lost_in_an_evaluation_is_played_anew() -> None:
     env = Fragile([3])
     assert_two_whole_episodes_and_one_fault(env, learner(env))  # type: ignore[arg-type]
     assert env.steps == 3 + EPISODE
+
+
+class Relapsing(gym.Env[Any, Any]):
+    """Observations are random numbers; every fifth reward of an episode is NaN."""
+
+    observation_space = gym.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self.np_random.normal(size=1).astype(np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        obs = self.np_random.normal(size=1).astype(np.float32)
+        return obs, 1.0 if self.count % 5 else np.nan, False, False, {}
+
+
+def test_a_run_that_goes_on_begins_the_fresh_episodes_that_it_would_have_begun() -> None:
+    gym.register("test/Relapsing-v0", entry_point=Relapsing, disable_env_checker=True)
+    try:
+
+        def relapsing() -> GymnasiumVecEnv:
+            env = GymnasiumVecEnv(2, "test/Relapsing-v0", {}, "sync", skip_nonfinite=True)
+            env.reset([7, 8])
+            return env
+
+        def play(env: GymnasiumVecEnv) -> list[float]:
+            steps = [env.step(torch.zeros(2, dtype=torch.int64)) for _ in range(12)]
+            return torch.stack([step.obs for step in steps]).flatten().tolist()  # type: ignore[arg-type]
+
+        straight, resumed = relapsing(), relapsing()
+        before = play(straight)
+        resumed.load_state_dict(straight.state_dict())
+        after = play(straight)
+        assert play(resumed) == after
+        assert not set(before) & set(after), "no episode is played twice"
+    finally:
+        del gym.registry["test/Relapsing-v0"]
+
+
+def test_a_restarted_worker_and_a_bad_step_begin_different_episodes() -> None:
+    after_nan, drawn = GymnasiumVecEnv(2, register(), {}, "sync", skip_nonfinite=True), []
+    after_nan.reset([7, 8])
+    after_nan._restarted(torch.tensor([True, False]))
+    drawn += after_nan._seeds
+    for restarts in range(1, 50):
+        drawn += fresh_seeds([7, 8], restarts)
+    assert len(set(drawn)) == len(drawn)

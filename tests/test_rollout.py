@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.distributions import Categorical
-from ppo_cli.envs.base import Autoreset
+from ppo_cli.envs.base import EVALUATION, Autoreset, env_seeds
 from ppo_cli.envs.minesweeper.env import Backend, MinesweeperVecEnv
 from ppo_cli.envs.probes import DiscountProbe, TruncationProbe
 from ppo_cli.episodes import EpisodeWindow
@@ -67,6 +67,14 @@ class CountingEnv:
 
     def close(self) -> None:
         return None
+
+
+class SeedKeeper(CountingEnv):
+    """Remembers what it was seeded with."""
+
+    def reset(self, seeds: Sequence[int]) -> Obs:
+        self.seeds = list(seeds)
+        return super().reset(seeds)
 
 
 class EchoNetwork(nn.Module):
@@ -250,3 +258,27 @@ def test_episodes_are_reported_in_the_order_they_ended_each_with_its_own_figures
     assert values["charts/episodic_length"].tolist() == [2, 3, 2, 3, 2]
     assert values["charts/episodic_return"].tolist() == [3, 6, 3, 6, 3]
     assert values["task/age"].tolist() == [2, 3, 2, 3, 2]
+
+
+def test_episodes_of_training_of_evaluation_and_of_each_resume_have_seeds_of_their_own() -> None:
+    env = SeedKeeper(3, length=5, autoreset="same_step", ends_by="termination")
+    state = learner(env)
+    collector = Collector(env, state, 4, EpisodeWindow())
+    drawn = [*env.seeds, *env_seeds(state.seed, 1000, EVALUATION)]
+    saved = collector.state_dict()
+    for resumes in range(1, 6):
+        assert collector.load_state_dict(saved, resumes=resumes) is not None, "fresh episodes start"
+        drawn += env.seeds
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_fresh_episodes_have_been_paid_nothing() -> None:
+    env = CountingEnv(2, length=5, autoreset="same_step", ends_by="termination")
+    state = learner(env, normalize_reward=True)
+    collector = Collector(env, state, 3, EpisodeWindow())
+    collector.collect()
+    saved, normalizer = collector.state_dict(), state.reward_normalizer.state_dict()
+    assert (state.reward_normalizer.discounted_return > 0).all()
+    state.reward_normalizer.load_state_dict(normalizer)
+    collector.load_state_dict(saved, resumes=1)
+    assert (state.reward_normalizer.discounted_return == 0).all()

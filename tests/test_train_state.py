@@ -96,6 +96,24 @@ def test_the_kl_adaptive_learning_rate_stays_within_its_bounds() -> None:
     assert state.current_learning_rate == 1e-2
 
 
+@pytest.mark.parametrize(("rate", "kl"), [(1e-6, 1.0), (0.05, 0.0)], ids=["below the bounds", "above the bounds"])
+def test_a_learning_rate_outside_its_bounds_is_not_moved_the_wrong_way(rate: float, kl: float) -> None:
+    state = learner(ActionProbe(1), learning_rate=rate)
+    state.learning_rate_schedule = "kl_adaptive"
+    state.end_update(1, torch.tensor(kl))
+    assert state.current_learning_rate == rate
+
+
+@pytest.mark.parametrize(("then", "expected"), [(1e-3, 1e-3 / 1.5), (8e-3, 8e-3)], ids=["the same", "another one"])
+def test_an_adapted_learning_rate_is_taken_up_unless_the_user_set_another_one(then: float, expected: float) -> None:
+    first, second = learner(ActionProbe(1), learning_rate=1e-3), learner(ActionProbe(1), learning_rate=then)
+    first.learning_rate_schedule = second.learning_rate_schedule = "kl_adaptive"
+    first.end_update(1, torch.tensor(1.0))
+    second.load_state_dict(first.state_dict())
+    second.begin_update()
+    assert second.current_learning_rate == pytest.approx(expected)
+
+
 def test_a_restored_state_updates_exactly_as_the_one_it_was_saved_from() -> None:
     ppo = PPO(num_minibatches=5)
     env = ActionProbe(4)

@@ -10,6 +10,7 @@ the gradient's global norm is clipped, and actor and critic share one loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -63,7 +64,7 @@ class PPOKL:
     def update(self, state: TrainState, rollout: Rollout) -> Metrics:
         """Epochs of minibatch steps on one rollout; then the weight is adapted to the KL that they caused."""
         batch = training_batch(rollout, gae(rollout, gamma=self.gamma, gae_lambda=self.gae_lambda))
-        kl_coef = state.scalar(state.algorithm_state.get("kl_coef", self.kl_coef))
+        kl_coef = state.scalar(self.current_kl_coef(state.algorithm_state))
         entropy_coef = state.scalar(self.entropy_coef * schedule_factor(self.entropy_schedule, state.progress))
         collected: list[Metrics] = []
         for _ in range(self.num_epochs):
@@ -75,12 +76,19 @@ class PPOKL:
         after = state.evaluate(measured_change, batch)
         if self.kl_coef_schedule == "adaptive":
             state.algorithm_state["kl_coef"] = self.adapted(kl_coef.item(), after["losses/kl"].item())
+            state.algorithm_state["first_kl_coef"] = self.kl_coef
         return mean_metrics(collected) | {
             "losses/explained_variance": explained_variance(batch.value, batch.value_target, batch.valid),
             "losses/kl_after_update": after["losses/kl"],
             "charts/kl_coef": kl_coef,
             "charts/entropy_coef": entropy_coef,
         }
+
+    def current_kl_coef(self, moved: Mapping[str, float]) -> float:
+        """The weight as it was ``moved``; the setting itself where it is fixed, or was changed since it moved."""
+        if self.kl_coef_schedule == "fixed" or moved.get("first_kl_coef", self.kl_coef) != self.kl_coef:
+            return self.kl_coef
+        return moved.get("kl_coef", self.kl_coef)
 
     def adapted(self, kl_coef: float, kl: float) -> float:
         """The weight for the next update, after one that moved the policy by ``kl`` nats."""

@@ -22,9 +22,6 @@ from ppo_cli.normalize import ObsNormalizer, RewardNormalizer
 from ppo_cli.parallel import available_cores
 from ppo_cli.train_state import TrainState
 
-EVALUATION_STREAM = 2
-"""Of the seeds: evaluation never replays an episode of training."""
-
 EVALUATION_ENVS = 256
 """Environments that play side by side in an evaluation, unless said otherwise."""
 

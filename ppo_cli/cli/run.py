@@ -17,7 +17,6 @@ from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.build import (
     EVALUATION_ENVS,
-    EVALUATION_STREAM,
     build_algorithm,
     build_env,
     build_evaluation_env,
@@ -30,7 +29,7 @@ from ppo_cli.cli.resuming import announce_resume, taken_up
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.validate import Settings
-from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
+from ppo_cli.envs.base import EVALUATION, EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
 from ppo_cli.evaluate import evaluate
 from ppo_cli.faults import NonFiniteError
@@ -43,6 +42,8 @@ from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer
+
+HIGHEST_SEED = 2**32 - 1
 
 PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
 
@@ -157,7 +158,7 @@ def build_trainer(
     """
     try:
         saved, notes = checkpoint.load_newest(run_dir / CHECKPOINT_FOLDER) if resume else (None, [])
-        torch.manual_seed(config["seed"])
+        torch.manual_seed(config["seed"] or HIGHEST_SEED)  # the stream of 0 is that of its actions
         env = build_env(config, config["num_envs"])
         algorithm = build_algorithm(config)
         state = build_state(config, env, algorithm.gamma)
@@ -230,7 +231,7 @@ def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, fl
     if not config["eval_interval"]:
         return None
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
-    seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION_STREAM)
+    seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION)
     network = state.accelerator.network(state.actor_critic)
 
     def play() -> dict[str, float]:

@@ -11,14 +11,14 @@ import torch
 from ppo_cli import checkpoint
 from ppo_cli.accelerate import Accelerator
 from ppo_cli.cli.arguments import UserError
-from ppo_cli.cli.build import EVALUATION_ENVS, EVALUATION_STREAM, build_evaluation_env, build_state, default_threads
+from ppo_cli.cli.build import EVALUATION_ENVS, build_evaluation_env, build_state, default_threads
 from ppo_cli.cli.hardware import build_accelerator
 from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run import reported
 from ppo_cli.cli.run_folder import is_export
 from ppo_cli.cli.trust import current_folder_first, trusted_modules
 from ppo_cli.cli.validate import Settings
-from ppo_cli.envs.base import EnvError, VecEnv, env_seeds
+from ppo_cli.envs.base import EVALUATION, EnvError, VecEnv, env_seeds
 from ppo_cli.evaluate import Mode, evaluate
 from ppo_cli.normalize import ObsNormalizer
 from ppo_cli.policy import PolicyError, load_policy
@@ -51,7 +51,7 @@ def play(
     except (ValueError, RuntimeError, checkpoint.CheckpointError, PolicyError) as error:
         raise UserError(str(error)) from error
     device = accelerator.device
-    seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION_STREAM)
+    seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION)
     modes: Sequence[Mode] = ("greedy", "sampled") if settings["mode"] == "both" else (settings["mode"],)
     results: dict[str, dict[str, float]] = {}
     for mode in modes:

@@ -90,11 +90,14 @@ def may_truncate(env: VecEnv) -> bool:
     return bool(getattr(env, "truncates", True))
 
 
-def env_seeds(seed: int, num_envs: int, stream: int = 0) -> list[int]:
-    """N independent seeds from one root.
+TRAINING, EVALUATION, RESUMED = 0, 2, 2
+"""Streams of `env_seeds`. The n-th resume, n from 1, is ``RESUMED + n``: no episode is played for two purposes."""
 
-    Not ``seed + n``: with that, run 1 and run 2 would share all environments but one. ``stream`` separates training
-    from evaluation.
+
+def env_seeds(seed: int, num_envs: int, stream: int = TRAINING) -> list[int]:
+    """N independent seeds from one root, other ones in each ``stream``.
+
+    Not ``seed + n``: with that, run 1 and run 2 would share all environments but one.
     """
     return [int(word) for word in np.random.SeedSequence([seed, stream]).generate_state(num_envs)]
 

@@ -211,7 +211,7 @@ class GymnasiumVecEnv:
             raise NoStateError("its environments are in processes of their own (env.vectorization=async)")
         success = None if self._success is None else self._success.clone()
         try:
-            state = capture(self._env) | {"success": success}
+            state = capture(self._env) | {"success": success, "seeds": list(self._seeds)}
             self._try_copies()
         except NoStateError as error:
             raise NoStateError(f"{self._id}: {error}") from error
@@ -225,6 +225,7 @@ class GymnasiumVecEnv:
         """
         restore(self._env, state)
         self._success = state["success"]
+        self._seeds = list(state.get("seeds", self._seeds))  # older checkpoints have none
 
     def close(self) -> None:
         """Release windows, files and processes. Safe to call twice, and after a worker process died."""
@@ -298,7 +299,7 @@ class GymnasiumVecEnv:
 
     def _restarted(self, rows: Tensor) -> Obs:
         """Observations after fresh episodes began in ``rows`` [N], from fresh seeds."""
-        self._seeds = fresh_seeds(self._seeds, 1)
+        self._seeds = fresh_seeds(self._seeds, 0)  # restarts of workers count from 1
         obs, info = self._env.reset(seed=cast(Any, self._seeds), options={"reset_mask": rows.numpy()})
         return self._emitted(obs, info)
 

@@ -44,7 +44,7 @@ def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:
     half_width = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
 
     def to_env_action(action: NDArray[Any]) -> NDArray[Any]:
-        stretched: NDArray[np.float64] = centre + half_width * action
+        stretched: NDArray[np.float64] = centre + half_width * action.reshape(len(action), *space.shape)
         return stretched.clip(low, high).astype(space.dtype)
 
     policy_low = np.where(bounded, -1, low).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled
 from ppo_cli.kernels.linear import Floats
+from ppo_cli.kernels.rounding import NOISE
 
 Flags = NDArray[np.bool_]
 
@@ -58,4 +60,5 @@ def explained_variance(value: Floats, value_target: Floats, valid: Flags) -> Any
         if valid[b]:
             target_variance += (value_target[b] - target_mean) ** 2
             error_variance += (value_target[b] - value[b] - error_mean) ** 2
-    return 1.0 - error_variance / target_variance if target_variance > 0.0 else np.nan
+    target_std = math.sqrt(target_variance / max(count, 1))
+    return 1.0 - error_variance / target_variance if target_std > NOISE * abs(target_mean) else np.nan

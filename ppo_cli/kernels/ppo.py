@@ -40,6 +40,7 @@ from ppo_cli.kernels.policies import (
     gaussian_terms,
 )
 from ppo_cli.kernels.report import CLIPFRAC, ENTROPY, K1, K3, KL, POLICY_LOSS, RATIO_MAX, VALUE_LOSS, write_report
+from ppo_cli.kernels.rounding import NOISE
 from ppo_cli.kernels.threads import Barrier, meet, share
 
 ACTOR, CRITIC, BOTH = 0, 1, 2
@@ -100,7 +101,10 @@ class Exchange(NamedTuple):
 
 @vectorized
 def advantage_scale(samples: Samples, order: NDArray[np.int64], first: int, end: int) -> Any:  # noqa: ANN401
-    """Mean and 1 / (standard deviation + 1e-8) of the valid advantages, and how many they are."""
+    """Mean and 1 / (standard deviation + 1e-8) of the valid advantages, and how many they are.
+
+    0 in place of the second where they vary no more than rounding lets equal numbers vary.
+    """
     count, total = 0, 0.0
     for i in range(first, end):
         if samples.valid[order[i]]:
@@ -112,7 +116,8 @@ def advantage_scale(samples: Samples, order: NDArray[np.int64], first: int, end:
         if samples.valid[order[i]]:
             squares += (samples.advantage[order[i]] - mean) ** 2
     std = math.sqrt(squares / max(count - 1, 1))
-    return np.float32(mean), np.float32(1.0 / (std + 1e-8)), count
+    scale = 1.0 / (std + 1e-8) if std > NOISE * abs(mean) else 0.0
+    return np.float32(mean), np.float32(scale), count
 
 
 @vectorized

@@ -92,6 +92,20 @@ def test_a_fixed_beta_stays_and_leaves_no_state() -> None:
     assert state.algorithm_state == {}
 
 
+def test_an_adapted_beta_gives_way_to_one_that_the_user_sets() -> None:
+    state = learner(ActionProbe(4), network=network(), learning_rate=0.05)
+    PPOKL(kl_coef=0.6).update(state, on_policy(network(), 0))
+    adapted = state.algorithm_state["kl_coef"]
+    for changed, expected in (
+        (PPOKL(kl_coef=0.6), adapted),
+        (PPOKL(kl_coef=9.0), 9.0),
+        (PPOKL(kl_coef=9.0, kl_coef_schedule="fixed"), 9.0),
+        (PPOKL(kl_coef=0.6, kl_coef_schedule="fixed"), 0.6),
+    ):
+        assert changed.current_kl_coef(state.algorithm_state) == expected
+    assert PPOKL(kl_coef=0.6).current_kl_coef({"kl_coef": 7.0}) == 7.0  # of a checkpoint from before this was asked
+
+
 def test_a_larger_beta_keeps_the_policy_nearer() -> None:
     moved = []
     for kl_coef in (0.0, 3.0, 100.0):

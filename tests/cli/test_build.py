@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppo_cli.cli import build, run
+from ppo_cli.cli.train import trainer_of
 from tests.cli.helpers import Shell
 
 MINESWEEPER = {"name": "minesweeper", "_target_": "ppo_cli.envs.minesweeper.env.MinesweeperVecEnv"}
@@ -97,3 +99,10 @@ def test_configurations_are_compared_by_what_the_run_measures(
 ) -> None:
     built = build.build_env({"env": env, "device": "cpu"}, 2)
     assert run.headline_tags({"eval_interval": eval_interval}, built) == tags
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 2**32 - 1])
+def test_weights_actions_and_minibatches_are_drawn_from_streams_of_their_own(tmp_path: Path, seed: int) -> None:
+    state = trainer_of(["env=cartpole", f"seed={seed}", "quiet=true"], tmp_path / "run").state
+    drawn = [torch.initial_seed(), state.action_generator.initial_seed(), state.minibatch_generator.initial_seed()]
+    assert len(set(drawn)) == 3

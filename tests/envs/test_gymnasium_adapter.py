@@ -340,6 +340,19 @@ def test_box_actions_stretch_from_minus_one_to_one_and_are_clipped(make):
     assert taken[0].dtype == np.float32
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (3, 1), (1, 3), (1, 1), ()], ids=str)
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 6])
+def test_actions_of_any_shape_keep_their_own_bounds(make, shape, num_envs):
+    high = 10.0 ** np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(np.float32)
+    env = make(num_envs, "TestSpaces-v0", kwargs={"action_space": spaces.Box(-high, high, shape, np.float32)})
+    env.reset([0] * num_envs)
+    share = torch.linspace(-1, 1, num_envs * high.size).reshape(num_envs, high.size)  # as a policy gives them
+    env.step(share)
+    for single, mine in zip(env._env.envs, share, strict=True):
+        np.testing.assert_allclose(single.unwrapped.action, high * mine.numpy().reshape(shape), rtol=1e-6)
+        assert single.unwrapped.action.shape == shape
+
+
 def test_unbounded_action_dimensions_pass_through_and_half_bounded_ones_are_only_clipped(make):
     space = spaces.Box(
         np.array([-np.inf, 0, -4], np.float64), np.array([np.inf, np.inf, 4], np.float64), dtype=np.float64

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ppo_cli import advantages
 from ppo_cli.kernels import advantages as kernels
+from ppo_cli.kernels.ppo import Samples, advantage_scale
 from ppo_cli.types import Rollout
 from tests.helpers import random_rollout
 
@@ -68,4 +70,34 @@ def test_explained_variance_of_a_constant_target_is_not_a_number() -> None:
     value, valid = np.arange(4, dtype=np.float32), np.array([True, True, True, False])
     target = np.array([2.0, 2.0, 2.0, 5.0], np.float32)
     assert math.isnan(kernels.explained_variance(value, target, valid))
+    target[0] = np.nextafter(target[0], np.float32(np.inf))
+    assert math.isnan(kernels.explained_variance(value, target, valid))
     assert kernels.explained_variance(value, value.copy(), valid) == 1.0
+
+
+def standardized(advantage: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As the update's kernel standardizes a minibatch of them."""
+    size = len(advantage)
+    one, rows, index = np.zeros(size, np.float32), np.zeros((size, 1), np.float32), np.arange(size)
+    samples = Samples(rows, index, rows, one, one, advantage, one, np.ones(size, np.bool_), rows, rows)
+    mean, scale, count = advantage_scale(samples, index, 0, size)
+    assert count == size
+    return (advantage - np.float32(mean)) * np.float32(scale)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.7, 10.1, 1e-20, 1e20])
+@pytest.mark.parametrize("size", [1, 2, 7, 2048])
+def test_equal_advantages_are_standardized_to_0(value: float, size: int) -> None:
+    x = np.full(size, value, np.float32)
+    assert (standardized(x) == 0).all()
+    if abs(value) > 1e-8:
+        x[: size // 2] = np.nextafter(x[: size // 2], np.float32(np.inf))  # equal but for their last bit
+        assert (standardized(x) == 0).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.integers(2, 300), offset=st.sampled_from([0.0, 1.0, -100.0]))
+def test_advantages_are_standardized_as_by_the_reference(seed: int, size: int, offset: float) -> None:
+    x = (np.random.default_rng(seed).standard_normal(size) + offset).astype(np.float32)
+    expected = advantages.standardize(torch.from_numpy(x), torch.ones(size, dtype=torch.bool)).numpy()
+    np.testing.assert_allclose(standardized(x), expected, rtol=1e-3, atol=1e-4)
