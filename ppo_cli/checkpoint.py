@@ -130,10 +130,10 @@ def read_verified(path: Path) -> bytes:
             if file.exists() and not file.is_file():  # a pipe would be waited for
                 raise CheckpointError(f"{file} is not a file")
         data = path.read_bytes()
-        expected = digest_path(path).read_text().strip()
+        expected = digest_path(path).read_bytes().strip()
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename} is missing") from None
-    if hashlib.sha256(data).hexdigest() != expected:
+    if hashlib.sha256(data).hexdigest().encode() != expected:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one it was written with")
     return data
 

@@ -22,7 +22,6 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.closing_words import closing_words
 from ppo_cli.event_writer import EventWriter, code_block
 from ppo_cli.progress import Display, DisplayMode, Snapshot, Throughput, make_display, table
@@ -43,7 +42,7 @@ from ppo_cli.run_files import (
     write_atomically,
     write_json,
 )
-from ppo_cli.run_reader import MetricsTail
+from ppo_cli.run_reader import MetricsTail, overrides_of
 from ppo_cli.trials import HParamsTable, flattened, hparams_table, trial_id
 
 Status = Literal["completed", "interrupted", "failed"]
@@ -148,21 +147,13 @@ class RunLogger:
         entry = {"time": iso_time(time.time()), "env_steps": self._summary.env_steps, "overrides": overrides, **resumed}
         write_atomically(path, earlier + to_yaml([entry]).encode())
 
-    def _first_overrides(self) -> list[str]:
-        """What the user typed when the run began: a run that goes on keeps the columns of the HParams table."""
-        try:
-            words = yaml.safe_load(read_bounded(self.run_dir / OVERRIDES_FILE))
-        except (OSError, ValueError, yaml.YAMLError):
-            return []
-        return list(map(str, words)) if isinstance(words, list) else []
-
     def _describe(self, config: Mapping[str, Any], headline_tags: Sequence[str], table: HParamsTable | None) -> None:
         """Write down what is run, so that a run killed in its first second is still known."""
         config_yaml = to_yaml(config)
         write_atomically(self.run_dir / CONFIG_FILE, config_yaml.encode())
         write_json(self.run_dir / SUMMARY_FILE, asdict(self._summary))
         step = self._summary.env_steps
-        table = table or hparams_table([config], self._first_overrides())
+        table = table or hparams_table([config], overrides_of(self.run_dir))  # of its beginning, also on resume
         trial = self._summary.trial_id
         self._events.session_start(step, flattened(config), trial, headline_tags, table.shown, table.columns)
         self._events.layout(step, LAYOUT)

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ppo_cli.bounded_yaml import read_bounded
 from ppo_cli.progress import Snapshot, Throughput
-from ppo_cli.run_files import METRICS_FILE, SUMMARY_FILE
+from ppo_cli.run_files import METRICS_FILE, OVERRIDES_FILE, SUMMARY_FILE
 
 RETURN_TAG = "charts/episodic_return"
 LONGEST_TAIL = 1 << 16  # bytes: several records
@@ -22,6 +25,15 @@ def summary_of(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
+
+
+def overrides_of(run: Path) -> list[str]:
+    """What the user typed when the run began, one item for each argument; empty where that cannot be read."""
+    try:
+        words = yaml.safe_load(read_bounded(run / OVERRIDES_FILE))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return list(map(str, words)) if isinstance(words, list) else []
 
 
 def is_complete(run: Path) -> bool:
@@ -37,8 +49,9 @@ def has_failed(run: Path) -> bool:
 
 def final_return(run: Path) -> float:
     """Mean return of the run's last episodes, NaN where none has ended or the run has not."""
-    value = (summary_of(run).get("final") or {}).get(RETURN_TAG)
-    return math.nan if value is None else float(value)
+    final = summary_of(run).get("final")
+    value = final.get(RETURN_TAG) if isinstance(final, dict) else None
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def job_return(folder: Path) -> float:

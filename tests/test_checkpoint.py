@@ -93,6 +93,17 @@ def test_one_flipped_bit_is_noticed_and_the_older_checkpoint_is_taken(tmp_path: 
     assert "damaged" in problems[0]
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xcf\x01\xff" * 20, b"0" * 64], ids=["empty", "no text", "another"])
+def test_a_damaged_digest_is_noticed_and_the_older_checkpoint_is_taken(tmp_path: Path, damage: bytes) -> None:
+    checkpoint.save(tmp_path, 1, CONTENT, keep=3)
+    newest = checkpoint.save(tmp_path, 2, CONTENT | {"env_steps": 8}, keep=3)
+    checkpoint.digest_path(newest).write_bytes(damage)
+    content, problems = checkpoint.load_newest(tmp_path)
+    assert content["env_steps"] == 7
+    assert len(problems) == 1
+    assert "damaged" in problems[0]
+
+
 def test_when_nothing_verifies_there_is_an_error_and_no_fresh_start(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 1, CONTENT, keep=3)
     path.write_bytes(path.read_bytes()[:100])

@@ -6,18 +6,16 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import yaml
 
 from ppo_cli.cli.run_folder import seed_runs
 from ppo_cli.cli.sweep import Sweep
 from ppo_cli.processes import LOG_FILE
 from ppo_cli.progress import compact, table
-from ppo_cli.run_files import OVERRIDES_FILE, shown_path
-from ppo_cli.run_reader import final_return, is_complete, summary_of
+from ppo_cli.run_files import OVERRIDES_FILE, SUMMARY_FILE, shown_path
+from ppo_cli.run_reader import final_return, is_complete, overrides_of, summary_of
 
 SEEDS = ("seed", "seeds")
 MOST_ROWS = 20
@@ -30,7 +28,12 @@ class Configuration:
     """What differs between the jobs, the seed aside, and how its runs did."""
 
     words: tuple[str, ...]
-    returns: list[float] = field(default_factory=list)
+    by_seed: dict[str, float] = field(default_factory=dict)  # a seed that several jobs have counts once
+
+    @property
+    def returns(self) -> list[float]:
+        """Of its seeds."""
+        return list(self.by_seed.values())
 
     @property
     def mean(self) -> float:
@@ -97,7 +100,7 @@ def job_folders(folder: Path) -> list[Path]:
 
 def runs_in(job: Path) -> list[Path]:
     """The runs of a job that have begun: its own, or those of its seeds."""
-    return seed_runs(job) or [path.parent for path in job.glob(OVERRIDES_FILE)]
+    return seed_runs(job) or ([job] if any((job / name).exists() for name in (OVERRIDES_FILE, SUMMARY_FILE)) else [])
 
 
 def is_finished(job: Path) -> bool:
@@ -126,18 +129,16 @@ def ranking(jobs: Sequence[Path], swept: Sequence[str]) -> list[Configuration]:
     found: dict[tuple[str, ...], Configuration] = {}
     for job in jobs:
         for run in runs_in(job):
-            words = configuration(run, swept)
+            typed = settings_of(run)
+            words = tuple(f"{name}={typed[name]}" for name in swept if name in typed and name not in SEEDS)
             if is_complete(run) and not math.isnan(value := final_return(run)):
-                found.setdefault(words, Configuration(words)).returns.append(value)
+                found.setdefault(words, Configuration(words)).by_seed[typed.get("seed", "")] = value
     return sorted(found.values(), key=lambda each: each.mean, reverse=True)
 
 
-def configuration(run: Path, swept: Sequence[str]) -> tuple[str, ...]:
-    """The swept settings of a run as typed, the seed aside."""
-    typed: Mapping[str, str] = dict(
-        word.lstrip("+").split("=", 1) for word in yaml.safe_load((run / OVERRIDES_FILE).read_text()) or []
-    )
-    return tuple(f"{name}={typed[name]}" for name in swept if name in typed and name not in SEEDS)
+def settings_of(run: Path) -> dict[str, str]:
+    """What was typed for a run, by name."""
+    return dict(word.lstrip("+").split("=", 1) for word in overrides_of(run) if "=" in word)
 
 
 def lines(ranked: Sequence[Configuration]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ppo_cli.accelerate import Accelerator
 from ppo_cli.algorithms.base import Algorithm
 from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.envs.base import VecEnv
-from ppo_cli.kernels.compiled import cache_folder, is_kept
+from ppo_cli.kernels.compiled import cache_folder, is_kept, sources_stamp
 from ppo_cli.networks.board import Board
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.networks.trunk import MIN_CHANNELS
@@ -53,7 +53,8 @@ def can_update(algorithm: Algorithm, optimizer: torch.optim.Optimizer) -> bool:
 
 def marker(env: VecEnv, algorithm: Algorithm) -> Path:
     """A file that says: this machine's processor has run such a run's kernels, their machine code lies beside it."""
-    return cache_folder() / f"{binding.get_host_cpu_name()}-{type(env).__name__}-{type(algorithm).__name__}.ready"
+    kind = f"{binding.get_host_cpu_name()}-{type(env).__name__}-{type(algorithm).__name__}"
+    return cache_folder() / f"{kind}-{sources_stamp()}.ready"
 
 
 def is_ready(env: VecEnv, algorithm: Algorithm) -> bool:

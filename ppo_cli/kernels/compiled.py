@@ -55,23 +55,24 @@ def _spare_linear_algebra() -> None:
 _spare_linear_algebra()
 
 
-def compiled(function: Function, *, allocates: bool = False) -> Function:
+def compiled(function: Function, *, allocates: bool = False, brief: bool = False) -> Function:
     """Machine code with the arithmetic as it is written.
 
     One that ``allocates`` makes arrays, or sets rows of an array to those of another, which may take a copy. All others
-    work on memory that their caller holds, and do not count who refers to it.
+    work on memory that their caller holds, and do not count who refers to it. A ``brief`` one keeps the interpreter's
+    lock: handing it over and waiting for it would take longer.
     """
-    return _compiled(function, fastmath=False, allocates=allocates)
+    return _compiled(function, fastmath=False, allocates=allocates, nogil=not brief)
 
 
-def vectorized(function: Function, *, allocates: bool = False) -> Function:
+def vectorized(function: Function, *, allocates: bool = False, brief: bool = False) -> Function:
     """The same, but sums may be reordered."""
-    return _compiled(function, fastmath=FAST_MATH, allocates=allocates)
+    return _compiled(function, fastmath=FAST_MATH, allocates=allocates, nogil=not brief)
 
 
 def inlined(function: Function) -> Function:
     """As `vectorized`, and compiled only as a part of what calls it: each level of calls is else optimized anew."""
-    return _compiled(function, fastmath=FAST_MATH, allocates=True, inline="always")
+    return _compiled(function, fastmath=FAST_MATH, allocates=True, nogil=True, inline="always")
 
 
 def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function without the first argument)
@@ -80,7 +81,7 @@ def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function w
 
 
 def _compiled(function: Function, *, allocates: bool, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit's)
-    options |= {"nogil": True, "error_model": "numpy"}
+    options |= {"error_model": "numpy"}
     if hasattr(DefaultOptions, "_nrt"):  # said either way: what is left out is taken from the kernel that calls
         options["_nrt"] = allocates
     settings: Any = numba.config
@@ -141,10 +142,21 @@ def cache_folder() -> Path:
     Numba looks at a kernel's own file for changes, not at the files of the kernels that were compiled into it.
     """
     digest = hashlib.sha256(numba.__version__.encode())
-    for folder in SOURCES:
-        for path in sorted((PACKAGE / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sources():
+        digest.update(path.read_bytes())
     return user_cache() / "ppo-cli" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+@cache
+def sources_stamp() -> str:
+    """What numba knows these sources by, besides: another copy of them, or one written anew, is compiled again."""
+    stamps = "".join(f"{path}:{path.stat().st_mtime_ns}\n" for path in sources())
+    return hashlib.sha256(stamps.encode()).hexdigest()[:16]
+
+
+def sources() -> list[Path]:
+    """The files that kernels are written in."""
+    return [path for folder in SOURCES for path in sorted((PACKAGE / folder).rglob("*.py"))]
 
 
 def user_cache() -> Path:

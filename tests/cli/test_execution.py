@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from ppo_cli.fused.board_collector import BoardCollector
 from ppo_cli.fused.collector import FusedCollector
 from ppo_cli.fused.domain import is_ready
 from ppo_cli.fused.ppo import FusedPPO
+from ppo_cli.kernels.compiled import sources, sources_stamp
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.rollout import Collector
 from ppo_cli.trainer import CHECKPOINT_FOLDER, Trainer
@@ -179,6 +182,28 @@ def test_a_fused_run_leaves_word_that_its_kernels_are_compiled(shell: Shell, mon
     assert not is_ready(ConstantValueProbe(1), PPO()), "which is stepped from outside"
     monkeypatch.setattr(domain, "cache_folder", lambda: shell.folder / "of/other/sources")
     assert not is_ready(env, PPO())
+
+
+def test_kernels_of_sources_that_were_written_anew_are_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain, "cache_folder", lambda: tmp_path)
+    domain.note_ready(CartPole(1), PPO())
+    assert is_ready(CartPole(1), PPO())
+    before = sources_stamp()
+    sources_stamp.cache_clear()
+    assert sources_stamp() == before
+    copies = [tmp_path / path.name for path in sources()]
+    for path, copy in zip(sources(), copies, strict=True):
+        shutil.copy2(path, copy)
+    monkeypatch.setattr("ppo_cli.kernels.compiled.sources", lambda: copies)
+    for change in (lambda: None, lambda: os.utime(copies[0], (1, 1))):
+        change()
+        sources_stamp.cache_clear()
+        assert not is_ready(CartPole(1), PPO())
+        domain.note_ready(CartPole(1), PPO())
+        assert is_ready(CartPole(1), PPO())
+    sources_stamp.cache_clear()
 
 
 def test_no_word_is_left_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,33 @@ def test_several_seeds_inside_a_sweep(lab: Shell) -> None:
     assert started(lab.out) == set()
 
 
+def test_a_seed_that_two_jobs_share_counts_once(lab: Shell) -> None:
+    assert lab.train("-m", *WORDS, "seeds=2,3") == 0
+    assert len(re.findall(r"^  all jobs .* n=3$", lab.out, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("overrides.yaml", "clip: 0.1"),
+        ("overrides.yaml", "- clip=0.1\n- ["),
+        ("overrides.yaml", None),
+        ("summary.json", '{"status": "completed", "exit_code": 0, "final": [1]}'),
+        ("summary.json", '{"status": "completed", "exit_code": 0, "final": {"charts/episodic_return": "x"}}'),
+    ],
+)
+def test_a_damaged_file_of_one_run_costs_its_line_and_not_the_sweeps_answer(
+    lab: Shell, file: str, damage: str | None
+) -> None:
+    words = ("-m", *WORDS, "clip=0.1,0.2", "run_name=mine")
+    assert lab.train(*words) == 0
+    path = lab.folder / "outputs/faulty/ppo/mine/clip=0.1" / file
+    path.unlink() if damage is None else path.write_text(damage)
+    assert lab.train(*words) == 0
+    assert "not done" not in lab.out + lab.err
+    assert re.search(r"^  clip=0\.2 .* n=1$", lab.out, re.MULTILINE)
+
+
 def test_every_run_of_a_sweep_over_algorithms_declares_the_columns_of_all(lab: Shell) -> None:
     words = [word for word in WORDS if not word.startswith(("num_minibatches", "num_epochs"))]
     assert lab.train("-m", *words, "algo=ppo,trpo", "seeds=1", "quiet=true") == 0
