@@ -7,20 +7,30 @@ starting in the middle of a game would favour those already survived.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from ppo_cli.envs.base import Fault, HasFaults, VecEnv
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer
-from ppo_cli.types import take_rows
+from ppo_cli.signals import StopRequest
+from ppo_cli.types import Obs, legal_actions, take_rows
 
 Mode = Literal["greedy", "sampled"]
+
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode is cut off: a greedy policy may walk in circles for ever. Atari's end after 27,000."""
+
+CUT_OFF = "cut_off"
+
+PATIENCE = 5.0
+"""Seconds that an evaluation may go on after the user asked to stop: a run that goes on lacks no figure then."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,18 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
 
 
+def cut_off_words(figures: Mapping[str, float]) -> str:
+    """What to say where episodes of an evaluation were cut off."""
+    return (
+        f"{100 * figures[CUT_OFF]:.0f} % of the evaluation's episodes had no end after {LONGEST_EPISODE:,} steps and "
+        "were cut off there: env.kwargs={max_episode_steps: ...} sets a limit for Gymnasium's environments"
+    )
+
+
+class UnfinishedError(Exception):
+    """The user asked to stop, and the episodes under way would have taken long to end."""
+
+
 @torch.no_grad()
 def evaluate(
     actor_critic: ActorCritic,
@@ -72,82 +94,117 @@ def evaluate(
     mode: Mode,
     generator: Generator | None = None,
     device: torch.device | None = None,
+    longest: int = LONGEST_EPISODE,
     on_progress: Callable[[int], None] = lambda _: None,
     on_fault: Callable[[Fault], None] = lambda _: None,
+    stop: StopRequest | None = None,
 ) -> Evaluation:
     """Play one episode from each of ``seeds``, ``env.num_envs`` side by side.
 
     ``greedy`` takes the policy's mode, ``sampled`` draws from it with ``generator``. Normalization is frozen.
     ``on_progress`` hears how many episodes have finished. An episode that a failing environment loses is played anew,
-    from a fresh seed; ``on_fault`` hears of it.
+    from a fresh seed; ``on_fault`` hears of it. One of ``longest`` steps is cut off there, and ``cut_off`` is among the
+    figures then.
+
+    Raises:
+        UnfinishedError: `PATIENCE` seconds after ``stop`` was asked for.
+        NonFiniteError: an environment gave NaN or infinity.
     """
-    device = device or torch.device("cpu")
+
+    def choose(obs: Obs) -> Tensor:
+        policy = actor_critic(obs_normalizer(obs))[0]
+        chosen: Tensor = policy.mode() if mode == "greedy" else policy.sample(policy.noise(1, generator)[0])
+        return chosen
+
     results: list[dict[str, Tensor]] = []
+    asked_at = math.inf
     for first in range(0, len(seeds), env.num_envs):
         chunk = list(seeds[first : first + env.num_envs])
-        padded = chunk + [chunk[0]] * (env.num_envs - len(chunk))  # the batch is full; only the chunk's rows are read
-        results.append(
-            play(
-                actor_critic,
-                obs_normalizer,
-                env,
-                padded,
-                len(chunk),
-                mode,
-                generator,
-                device,
-                partial(report, on_progress, first),
-                on_fault,
-            )
-        )
+        episodes = Episodes(env, chunk, device or torch.device("cpu"), on_fault)
+        while episodes.playing.any():
+            if stop:
+                asked_at = min(asked_at, time.monotonic())
+                if time.monotonic() - asked_at >= PATIENCE:
+                    raise UnfinishedError
+            episodes.step(choose, longest)
+            on_progress(first + len(chunk) - int(episodes.playing.sum()))
+        results.append({tag: figure[: len(chunk)] for tag, figure in episodes.figures.items()})
     figures = {tag: torch.cat([result[tag] for result in results]) for tag in results[0]}
+    if not figures[CUT_OFF].any():
+        del figures[CUT_OFF]
     return Evaluation(figures.pop("return"), figures.pop("length"), figures)
 
 
-def report(on_progress: Callable[[int], None], before: int, finished: int) -> None:
-    """Tell how many episodes have finished in all."""
-    on_progress(before + finished)
+class Episodes:
+    """The first episode of each environment, as far as they are played; figures by tag, each [N]."""
 
+    def __init__(self, env: VecEnv, seeds: list[int], device: torch.device, on_fault: Callable[[Fault], None]) -> None:
+        self.env, self.device, self.on_fault = env, device, on_fault
+        self.watched = env if isinstance(env, HasFaults) else None
+        self.seeds = [*seeds, *seeds[:1] * (env.num_envs - len(seeds))]  # the batch is full; only these rows are read
+        self.playing = torch.arange(env.num_envs) < len(seeds)
+        self.figures = {tag: torch.zeros(env.num_envs) for tag in ("return", "length", CUT_OFF)}
+        self.obs = env.reset(self.seeds)
+        self.hear_of_faults()
 
-def play(
-    actor_critic: ActorCritic,
-    obs_normalizer: ObsNormalizer,
-    env: VecEnv,
-    seeds: Sequence[int],
-    count: int,
-    mode: Mode,
-    generator: Generator | None,
-    device: torch.device,
-    on_progress: Callable[[int], None],
-    on_fault: Callable[[Fault], None],
-) -> dict[str, Tensor]:
-    """The first episode of each of the first ``count`` environments; figures by tag, each [count]."""
-    obs = env.reset(seeds)
-    playing = torch.arange(env.num_envs) < count
-    watched = env if isinstance(env, HasFaults) else None
-    for fault in watched.faults() if watched else ():  # of the reset: nothing is lost by it
-        on_fault(fault)
-    figures = {"return": torch.zeros(env.num_envs), "length": torch.zeros(env.num_envs)}
-    while playing.any():
-        rows = playing.nonzero().squeeze(-1)
-        seen = take_rows(obs, rows, device)
-        policy = actor_critic(obs_normalizer(seen))[0]
-        chosen = policy.mode() if mode == "greedy" else policy.sample(policy.noise(1, generator)[0])
-        action = torch.zeros((env.num_envs, *chosen.shape[1:]), dtype=chosen.dtype)
+    def step(self, choose: Callable[[Obs], Tensor], longest: int) -> None:
+        """One step of all environments, by actions that are chosen for those that still play."""
+        rows = self.playing.nonzero().squeeze(-1)
+        seen = take_rows(self.obs, rows, self.device)
+        self.require_finite("an observation", seen["obs"] if isinstance(seen, dict) and "obs" in seen else seen, rows)
+        chosen = choose(seen)
+        action = idle_actions(self.obs, chosen, self.env.num_envs)
         action[rows] = chosen.cpu()
-        step = env.step(action)
-        figures["return"] += torch.where(playing, step.reward.cpu(), 0.0)
-        figures["length"] += playing
-        for fault in watched.faults() if watched else ():
-            on_fault(fault)
-            for figure in figures.values():
-                figure[[n for n in fault.envs if playing[n]]] = 0.0
-        ended = (step.terminated | step.truncated).cpu() & playing
+        step = self.env.step(action)
+        reward = step.reward.cpu()
+        self.require_finite("a reward", reward[rows], rows)
+        self.figures["return"] += torch.where(self.playing, reward, 0.0)
+        self.figures["length"] += self.playing
+        for lost in self.hear_of_faults():
+            for figure in self.figures.values():
+                figure[lost] = 0.0
+        is_cut = self.playing & (self.figures["length"] >= longest)
+        self.end((step.terminated | step.truncated).cpu() & self.playing, is_cut)
+        self.obs = step.obs
+
+    def end(self, ended: Tensor, is_cut: Tensor) -> None:
+        """Take down the figures of the episodes that have ``ended`` [N], or that are cut off."""
+        self.figures[CUT_OFF][is_cut & ~ended] = 1.0
+        ended = ended | is_cut
         if ended.any():
-            for tag, values in env.episode_metrics().items():
-                figure = figures.setdefault(tag, torch.zeros(env.num_envs))
+            for tag, values in self.env.episode_metrics().items():
+                figure = self.figures.setdefault(tag, torch.zeros(self.env.num_envs))
                 figure[ended] = values.cpu()[ended].float()
-            playing = playing & ~ended
-            on_progress(count - int(playing.sum()))
-        obs = step.obs
-    return {tag: figure[:count] for tag, figure in figures.items()}
+            self.playing = self.playing & ~ended
+
+    def hear_of_faults(self) -> list[int]:
+        """The environments that still play and lost their episode: it begins anew."""
+        lost = []
+        for fault in self.watched.faults() if self.watched else ():
+            self.on_fault(fault)
+            lost += [n for n in fault.envs if self.playing[n]]
+        return lost
+
+    def require_finite(self, gift: str, values: Obs, rows: Tensor) -> None:
+        """Make sure that what environments ``rows`` [R] gave, [R, ...], are numbers.
+
+        Raises:
+            NonFiniteError: naming the environment, the step and the seed.
+        """
+        if not isinstance(values, Tensor) or not values.is_floating_point() or math.isfinite(values.sum()):
+            return
+        is_bad = ~values.isfinite().flatten(1).all(dim=1) if values.dim() > 1 else ~values.isfinite()
+        if is_bad.any():  # finite numbers may add up to infinity
+            row = int(is_bad.nonzero()[0])
+            n, number = int(rows[row]), values[row].flatten()
+            raise NonFiniteError(
+                f"environment {n} gave {gift} of {number[~number.isfinite()][0].item()} in step "
+                f"{int(self.figures['length'][n]) + 1} of the episode of seed {self.seeds[n]}"
+            )
+
+
+def idle_actions(obs: Obs, chosen: Tensor, num_envs: int) -> Tensor:
+    """Actions [N, *A] like those that were ``chosen``, for environments that nobody looks at any more: legal ones."""
+    if (legal := legal_actions(obs)) is not None:
+        return legal.byte().argmax(dim=1).cpu()
+    return torch.zeros((num_envs, *chosen.shape[1:]), dtype=chosen.dtype)

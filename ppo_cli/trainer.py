@@ -62,7 +62,7 @@ class Trainer:
     logger: RunLogger
     run_dir: Path
     intervals: Intervals
-    evaluate: Callable[[], dict[str, float]] | None = None
+    evaluate: Callable[[StopRequest], dict[str, float]] | None = None
     execution: Execution = field(default_factory=Execution)
     config: str = "{}"
     """What the run was told to do, as JSON: a checkpoint remembers it."""
@@ -72,6 +72,7 @@ class Trainer:
     last_evaluation: float | None = None
     evaluated: dict[str, float] = field(default_factory=dict)  # waiting to be logged
     picture_due: bool = True
+    stop: StopRequest = field(init=False, default_factory=StopRequest)
     artist: HasPicture | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Trainer:
         """
         state = self.state
         with nullcontext(stop) if stop is not None else stop_on_signals() as stop:
+            self.stop = stop
             while state.env_steps < state.total_env_steps and not stop:
                 metrics = self.train_once()
                 if self.evaluated or state.updates % self.intervals.log == 0:
@@ -119,8 +121,8 @@ class Trainer:
         metrics |= {"charts/learning_rate": state.current_learning_rate, **state.faults.counts}
         self.show_picture()
         if self.evaluate is not None and self.crossed(self.intervals.evaluation):
-            self.evaluated |= {f"eval/{tag}": figure for tag, figure in self.evaluate().items()}
-            self.last_evaluation = self.evaluated.get("eval/episodic_return")
+            self.evaluated |= {f"eval/{tag}": figure for tag, figure in self.evaluate(self.stop).items()}
+            self.last_evaluation = self.evaluated.get("eval/episodic_return", self.last_evaluation)
         return metrics
 
     def crossed(self, interval: int) -> bool:

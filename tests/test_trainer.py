@@ -159,7 +159,7 @@ def test_a_refused_last_checkpoint_is_an_exit_code_of_its_own(tmp_path: Path, mo
 def test_the_best_checkpoint_is_that_of_the_best_evaluation_and_survives_a_restart(tmp_path: Path) -> None:
     made = trainer(tmp_path, checkpoint=128, evaluation=128, keep_checkpoints=1, keep_best=True)
     returns = dict(enumerate([0.0, 1.0, 3.0, 2.0, 3.0, 0.0, -1.0]))
-    made.evaluate = lambda: {"episodic_return": returns[made.state.updates]}
+    made.evaluate = lambda _: {"episodic_return": returns[made.state.updates]}
     made.run()
     assert made.best == (3.0, 256)
     steps = [checkpoint.env_steps_of(path) for path in checkpoint.list_checkpoints(tmp_path / CHECKPOINT_FOLDER)]
@@ -198,7 +198,7 @@ def test_a_signal_finishes_the_update_saves_and_stops(tmp_path: Path, number: si
 
 def test_an_evaluation_is_logged_with_the_update_that_it_followed_whatever_the_log_interval(tmp_path: Path) -> None:
     made = trainer(tmp_path, log=100, evaluation=256)
-    made.evaluate = lambda: {"episodic_return": float(made.state.updates)}
+    made.evaluate = lambda _: {"episodic_return": float(made.state.updates)}
     made.run()
     assert [(line["update"], line["eval/episodic_return"]) for line in lines(tmp_path)] == [
         (2, 2.0),

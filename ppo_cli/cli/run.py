@@ -31,7 +31,7 @@ from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EVALUATION, EnvError, VecEnv, env_seeds
 from ppo_cli.episodes import RETURN_TAG
-from ppo_cli.evaluate import evaluate
+from ppo_cli.evaluate import CUT_OFF, UnfinishedError, cut_off_words, evaluate
 from ppo_cli.faults import NonFiniteError
 from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
@@ -226,24 +226,34 @@ def intervals_of(config: Settings) -> Intervals:
     )
 
 
-def evaluation(config: Settings, state: TrainState) -> Callable[[], dict[str, float]] | None:
-    """What ``eval_interval`` calls: fresh episodes with the policy as it stands, in an environment of their own."""
+def evaluation(config: Settings, state: TrainState) -> Callable[[StopRequest], dict[str, float]] | None:
+    """What ``eval_interval`` calls: fresh episodes with the policy as it stands, in an environment of their own.
+
+    No figures where it is asked to stop meanwhile.
+    """
     if not config["eval_interval"]:
         return None
     env = build_evaluation_env(config, min(config["eval_episodes"], EVALUATION_ENVS))
     seeds = env_seeds(config["seed"], config["eval_episodes"], EVALUATION)
     network = state.accelerator.network(state.actor_critic)
 
-    def play() -> dict[str, float]:
-        return evaluate(
-            network,
-            state.obs_normalizer,
-            env,
-            seeds,
-            mode="greedy",
-            device=state.accelerator.device,
-            on_fault=lambda fault: fault.tell(state.faults),
-        ).summary()
+    def play(stop: StopRequest) -> dict[str, float]:
+        try:
+            figures = evaluate(
+                network,
+                state.obs_normalizer,
+                env,
+                seeds,
+                mode="greedy",
+                device=state.accelerator.device,
+                on_fault=lambda fault: fault.tell(state.faults),
+                stop=stop,
+            ).summary()
+        except UnfinishedError:
+            return {}
+        if CUT_OFF in figures:
+            state.faults.warn(cut_off_words(figures))
+        return figures
 
     return play
 

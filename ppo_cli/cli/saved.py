@@ -19,7 +19,8 @@ from ppo_cli.cli.run_folder import is_export
 from ppo_cli.cli.trust import current_folder_first, trusted_modules
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EVALUATION, EnvError, VecEnv, env_seeds
-from ppo_cli.evaluate import Mode, evaluate
+from ppo_cli.evaluate import CUT_OFF, Mode, cut_off_words, evaluate
+from ppo_cli.faults import Faults, NonFiniteError
 from ppo_cli.normalize import ObsNormalizer
 from ppo_cli.policy import PolicyError, load_policy
 from ppo_cli.train_state import TrainState
@@ -37,6 +38,7 @@ def play(
 
     Raises:
         UserError: nothing there that can be read, or weights that belong to another network or environment.
+        ReportedError: an environment failed for good, or gave NaN or infinity.
     """
     try:
         config = config | {"device": settings["device"], "num_threads": settings["num_threads"]}
@@ -53,19 +55,27 @@ def play(
     device = accelerator.device
     seeds = env_seeds(settings["seed"], settings["episodes"], EVALUATION)
     modes: Sequence[Mode] = ("greedy", "sampled") if settings["mode"] == "both" else (settings["mode"],)
+    faults = Faults(config["max_skipped"] if config.get("on_nonfinite") == "skip" else 0)
+    faults.warn = lambda text: print_warnings([text])
     results: dict[str, dict[str, float]] = {}
     for mode in modes:
         generator = torch.Generator(device).manual_seed(settings["seed"])
-        results[mode] = evaluate(
-            accelerator.network(network),
-            normalizer,
-            env,
-            seeds,
-            mode=mode,
-            generator=generator,
-            device=device,
-            on_progress=partial(on_progress, mode),
-        ).summary()
+        try:
+            results[mode] = evaluate(
+                accelerator.network(network),
+                normalizer,
+                env,
+                seeds,
+                mode=mode,
+                generator=generator,
+                device=device,
+                on_progress=partial(on_progress, mode),
+                on_fault=lambda fault: fault.tell(faults),
+            ).summary()
+        except (EnvError, NonFiniteError) as error:
+            raise reported(error) from error
+        if CUT_OFF in results[mode]:
+            print_warnings([cut_off_words(results[mode])])
     env.close()
     return results
 

@@ -20,6 +20,9 @@ from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer
 from ppo_cli.types import Obs, Step, map_tensors
 
+LONGEST_SHOWN = 10_000
+"""Steps of an episode that anyone would watch: a greedy policy may walk in circles for ever."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -57,7 +60,7 @@ class Agent:
     with_frames: bool = False
 
     def episode(self, seed: int) -> Iterator[Moment]:
-        """The episode of ``seed``, the same one every time."""
+        """The episode of ``seed``, the same one every time; its first `LONGEST_SHOWN` steps where it has more."""
         generator = torch.Generator(self.device).manual_seed(seed)
         obs = self.env.reset([seed])
         step, episode_return = 0, 0.0
@@ -67,7 +70,7 @@ class Agent:
             answer = self.env.step(action)
             obs, step = answer.obs, step + 1
             episode_return += float(answer.reward[0])
-            if bool(answer.terminated[0] | answer.truncated[0]):
+            if bool(answer.terminated[0] | answer.truncated[0]) or step >= LONGEST_SHOWN:
                 yield self._end(answer, step, episode_return)
                 return
 
