@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ppo_cli.cli.compose import choices_of, resolve
-from ppo_cli.cli.run_folder import CHECKPOINTS, RECORD, saved_config, seed_folder
+from ppo_cli.cli.run_folder import RECORD, has_checkpoint, holds_run, saved_config, seed_folder
 from ppo_cli.cli.validate import Settings, validated
 from ppo_cli.processes import LOG_FILE
 from ppo_cli.run_reader import has_failed, is_complete
@@ -54,8 +54,7 @@ def take_up(settings: Settings, folder: Path) -> Settings:
     Returns the settings to run with: those of a run that goes on name its folder in ``resume``, and keep its threads.
     """
     for run in runs_of(settings, folder):
-        has_checkpoint = any((run / CHECKPOINTS).glob("*.pt"))
-        if has_failed(run) or not has_checkpoint:
+        if has_failed(run) or not has_checkpoint(run):
             clear(run)
     begun = [run for run in runs_of(settings, folder) if (run / RECORD).exists()]
     if not begun:
@@ -69,7 +68,7 @@ def take_up(settings: Settings, folder: Path) -> Settings:
 
 def clear(run: Path) -> None:
     """Take away what a run left that is not worth going on with; what it printed stays."""
-    if not (run / RECORD).exists() and not (run / CHECKPOINTS).exists():
+    if not holds_run(run):
         return
     for path in run.iterdir():
         if path.is_dir():

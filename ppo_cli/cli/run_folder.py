@@ -77,13 +77,28 @@ def refuse_environment(name: str, *_default: object) -> str:
 
 def folder_problem(folder: Path, setting: str, other: str = "output_dir") -> str | None:
     """Why a run, or ``other``, cannot be kept in ``folder``, or None. Leaves nothing behind."""
-    if (folder / RECORD).exists() or (folder / CHECKPOINTS).exists():
-        return f"{setting}: {folder} already holds a run; choose another name, or go on with it: resume={folder}"
+    if holds_run(folder):
+        return f"{setting}: {taken(folder)}"
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not parent.is_dir():
         return f"{setting}: {parent} is a file, not a folder"
     problem = write_problem(parent)
     return f"{setting}: {problem}; choose another {other}" if problem else None
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has begun in ``folder``."""
+    return (folder / RECORD).exists() or (folder / CHECKPOINTS).exists()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run in ``folder`` has saved anything to go on from."""
+    return any((folder / CHECKPOINTS).glob("*.pt"))
+
+
+def taken(folder: Path) -> str:
+    """What to do about a folder that is not free."""
+    return f"{folder} already holds a run; choose another name, or go on with it: resume={folder}"
 
 
 def write_problem(folder: Path) -> str | None:
@@ -172,7 +187,7 @@ def find_run(name: str, output_dir: str = "outputs") -> Path:
     folder = next((parent for parent in [path, *path.parents] if (parent / RECORD).is_file()), None)
     if folder is None:
         raise UserError(f"{name}: this is not a run folder (it has no {RECORD})")
-    if not any((folder / CHECKPOINTS).glob("*.pt")):
+    if not has_checkpoint(folder):
         raise UserError(f"{name}: this run has no checkpoint to start from")
     return folder
 

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ppo_cli.checkpoint import list_checkpoints
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
 from ppo_cli.cli.run import build_trainer, device_words, facts, final_return, run_trainer, what_is_left
-from ppo_cli.cli.run_folder import remove_if_empty, seed_folder
+from ppo_cli.cli.run_folder import has_checkpoint, remove_if_empty, seed_folder
 from ppo_cli.cli.validate import Settings
 from ppo_cli.envs.base import EnvError
 from ppo_cli.faults import NonFiniteError
@@ -27,7 +26,7 @@ from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
 from ppo_cli.run_files import shown_path
 from ppo_cli.signals import StopRequest, stop_on_signals
-from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Trainer
+from ppo_cli.trainer import UNSAVED, Trainer
 
 
 class SeedGroup:
@@ -70,10 +69,10 @@ class SeedGroup:
         return statistics.fmean(values) if values else math.nan
 
     def build(self, seed: int) -> Trainer:
-        """The run of one seed: from its newest checkpoint where it has one."""
+        """The run of one seed: where the group goes on, from its newest checkpoint if it has one."""
         folder = seed_folder(self.run_dir, seed)
         config = self.config | {"seed": seed, "seeds": self.seeds, "num_threads": 1}
-        resume = bool(list_checkpoints(folder / CHECKPOINT_FOLDER))
+        resume = self.config["resume"] is not None and has_checkpoint(folder)
         try:
             with self._building:
                 return build_trainer(
@@ -136,7 +135,7 @@ class SeedGroup:
 
 
 def train_seeds(config: Settings, run_dir: Path, overrides: Sequence[str]) -> float:
-    """All seeds of ``config`` below ``run_dir``, those that were interrupted from where they stopped.
+    """All seeds of ``config`` below ``run_dir``, and where ``resume`` is set from where they stopped.
 
     Raises:
         UserError: the settings do not fit together, or a seed is named twice; nothing was written.

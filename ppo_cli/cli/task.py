@@ -69,7 +69,7 @@ def run(settings: Settings, run_dir: Path, overrides: list[str]) -> float:
     if settings["seeds"] is not None:
         with importing():
             from ppo_cli.cli.seeds import train_seeds
-        return train_seeds(settings, run_dir, overrides)  # those with a checkpoint go on from it
+        return train_seeds(settings, run_dir, overrides)
     with importing():
         from ppo_cli.cli.run import train
     return train(settings, run_dir, overrides, resume=settings["resume"] is not None)

@@ -21,9 +21,11 @@ from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
     folder_problem,
+    holds_run,
     require_own_files,
     saved_config,
     seed_runs,
+    taken,
     write_problem,
 )
 from ppo_cli.cli.secrets import secret_problems
@@ -138,8 +140,12 @@ def output_problems(config: DictConfig, overrides: list[str]) -> list[str]:
         return [first_line(error)]
     names = ("hydra.sweep.dir=" if is_sweep else "hydra.run.dir=", "run_name=")
     given = next((override for name in names for override in overrides if override.startswith(name)), None)
-    problem = folder_problem(folder, given or f"output_dir={config.get('output_dir')}")
-    return [problem] if problem else []
+    setting = given or f"output_dir={config.get('output_dir')}"
+    if problem := folder_problem(folder, setting):
+        return [problem]
+    if not is_sweep and any(map(holds_run, folder.glob("seed=*"))):  # a sweep over seeds may grow
+        return [f"{setting}: {taken(folder)}"]
+    return []
 
 
 def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs: list[Settings]) -> int:

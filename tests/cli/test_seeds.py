@@ -62,6 +62,52 @@ def test_no_seed_and_a_seed_named_twice_are_refused_before_anything_is_written(s
     assert not (shell.folder / "group").exists()
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below the folder, by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return summary
+
+
+def kill(run: Path, *, at: int) -> None:
+    """Leave the run as a process does that is killed when its newest checkpoint has ``at`` env steps; 0 is none."""
+    for path in checkpoint.list_checkpoints(run / "checkpoints"):
+        if checkpoint.env_steps_of(path) > at:
+            path.unlink()
+    (run / "summary.json").write_text(json.dumps(summary_of(run) | {"status": "running", "exit_code": None}))
+
+
+@pytest.mark.parametrize("words", [["seeds=2"], ["seeds=2", "clip=0.3"], ["seeds=[7,8]"], ["seed=7"]], ids=" ".join)
+def test_a_folder_that_holds_seeds_takes_no_other_run_unless_it_is_resumed(shell: Shell, words: list[str]) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=2", "run_name=g") == 0
+    group = shell.folder / "outputs/cartpole/ppo/g"
+    before = contents(group)
+    assert shell.train(*RUN, *words, "run_name=g") == 2
+    name = "outputs/cartpole/ppo/g"
+    assert shell.errors == [
+        f"run_name=g: {name} already holds a run; choose another name, or go on with it: resume={name}"
+    ]
+    assert contents(group) == before
+
+
+def test_a_group_may_get_more_seeds_as_it_goes_on(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=1", "run_name=g") == 0
+    assert shell.train("resume=outputs/cartpole/ppo/g", "seeds=2") == 0
+    assert [run.name for run in shell.runs] == ["seed=1", "seed=2"]
+
+
+def test_a_job_of_several_seeds_goes_on_when_the_sweep_is_typed_again(shell: Shell) -> None:
+    words = ["-m", *RUN, QUIET, "seeds=2", "clip=0.1,0.2", "checkpoint_interval=64"]
+    assert shell.train(*words) == 0
+    kill(shell.runs[1], at=64)
+    assert shell.train(*words) == 0, shell.err
+    assert [summary_of(run)["status"] for run in shell.runs] == ["completed"] * 4
+    assert [summary_of(run)["start_env_steps"] for run in shell.runs][1:] == [64, 0, 0]
+
+
 def test_a_seed_that_fails_harms_none_of_the_others(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trainer = seeds_module.run_trainer
 
