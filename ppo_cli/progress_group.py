@@ -30,6 +30,7 @@ class GroupProgress:
         self.display = display
         self.total_env_steps = sum(total_env_steps.values())
         self.latest: dict[str, Snapshot] = {}
+        self._said: set[str] = set()
         self._lock = threading.Lock()
         self._clock = clock
         self._shown_at = -math.inf
@@ -43,6 +44,13 @@ class GroupProgress:
         """Print lines that stay."""
         with self._lock:
             self.display.note(text)
+
+    def note_once(self, text: str) -> None:
+        """Print lines that stay, however many runs say the same."""
+        with self._lock:
+            if text not in self._said:
+                self._said.add(text)
+                self.display.note(text)
 
     def warn(self, name: str, text: str) -> None:
         """Print a warning of one run."""
@@ -86,16 +94,19 @@ class GroupProgress:
 
 
 class MemberDisplay:
-    """What one run of a group writes to. Its own closing words are left to the group."""
+    """What one run of a group writes to. Its own closing words, which come once it is closed, are left to the group."""
 
     def __init__(self, group: GroupProgress, name: str) -> None:
         self.group = group
         self.name = name
+        self.is_closed = False
 
     def note(self, text: str, *, warning: bool = False) -> None:
-        """Pass on warnings only."""
+        """Pass on warnings as this run's, and what all runs have to say once."""
         if warning:
             self.group.warn(self.name, text)
+        elif not self.is_closed:
+            self.group.note_once(text)
 
     def update(self, snapshot: Snapshot) -> None:
         """Pass on the state."""
@@ -103,3 +114,4 @@ class MemberDisplay:
 
     def close(self) -> None:
         """The group closes the display."""
+        self.is_closed = True

@@ -99,6 +99,15 @@ def test_a_group_may_get_more_seeds_as_it_goes_on(shell: Shell) -> None:
     assert [run.name for run in shell.runs] == ["seed=1", "seed=2"]
 
 
+def test_what_changed_on_the_way_is_shown_once_for_all_seeds(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 0
+    assert shell.train("resume=group", "clip=0.5", "total_env_steps=192", "quiet=false") == 0
+    assert shell.out.count("changed: clip 0.2 -> 0.5") == 1
+    assert shell.out.count("changed: total_env_steps 128 -> 192") == 1
+    assert "nothing is left" not in shell.out
+    assert shell.out.count("look at it") == 1, "what each run says at its end is left to the group"
+
+
 def test_a_job_of_several_seeds_goes_on_when_the_sweep_is_typed_again(shell: Shell) -> None:
     words = ["-m", *RUN, QUIET, "seeds=2", "clip=0.1,0.2", "checkpoint_interval=64"]
     assert shell.train(*words) == 0
