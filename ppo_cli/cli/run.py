@@ -195,6 +195,8 @@ def open_logger(
         OSError: it cannot be written; what a new run had begun to write is taken back.
     """
     if resumed is None:
+        if config["resume"] is not None:  # one of several seeds, cut off before it had saved anything: it starts anew
+            clear(run_dir)
         claim(run_dir)
     try:
         return RunLogger(

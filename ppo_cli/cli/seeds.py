@@ -69,7 +69,7 @@ class SeedGroup:
         return statistics.fmean(values) if values else math.nan
 
     def build(self, seed: int) -> Trainer:
-        """The run of one seed: where the group goes on, from its newest checkpoint if it has one."""
+        """The run of one seed: where the group goes on, from its newest checkpoint, or anew if it has none."""
         folder = seed_folder(self.run_dir, seed)
         config = self.config | {"seed": seed, "seeds": self.seeds, "num_threads": 1}
         resume = self.config["resume"] is not None and has_checkpoint(folder)
@@ -96,7 +96,7 @@ class SeedGroup:
             if exit_code == UNSAVED:
                 self.failures[seed] = f"the last checkpoint could not be written: {what_is_left(trainer)}"
             self.returns[seed] = final_return(trainer)
-        except (NonFiniteError, EnvError) as error:
+        except (NonFiniteError, EnvError, UserError) as error:
             self.failures[seed] = f"{error}; {what_is_left(trainer)}" if trainer else str(error)
             if isinstance(error, EnvError) and error.traceback:
                 self.progress.warn(f"seed {seed}", error.traceback)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 
 from ppo_cli import checkpoint
 from ppo_cli.cli import seeds as seeds_module
+from ppo_cli.faults import NonFiniteError
 from ppo_cli.progress import Snapshot
 from ppo_cli.progress_group import GroupProgress
 from ppo_cli.signals import StopRequest
@@ -106,6 +109,63 @@ def test_what_changed_on_the_way_is_shown_once_for_all_seeds(shell: Shell) -> No
     assert shell.out.count("changed: total_env_steps 128 -> 192") == 1
     assert "nothing is left" not in shell.out
     assert shell.out.count("look at it") == 1, "what each run says at its end is left to the group"
+
+
+@pytest.mark.parametrize("seeds", [[1], [2], [1, 2, 3]], ids=str)
+def test_seeds_that_were_killed_before_they_saved_start_anew_when_the_group_goes_on(
+    shell: Shell, seeds: list[int]
+) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 0
+    shutil.copytree("group", "whole")
+    for seed in seeds:
+        kill(shell.folder / f"group/seed={seed}", at=0)
+    assert shell.train("resume=group") == 0, shell.err
+    assert shell.err == ""
+    for seed in (1, 2, 3):
+        assert same(shell.folder / f"group/seed={seed}", shell.folder / f"whole/seed={seed}")
+        assert len(list((shell.folder / f"group/seed={seed}").glob("events.*"))) == 1 + (seed not in seeds)
+
+
+def test_a_seed_that_was_killed_before_it_had_written_anything_starts_anew(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=2", "hydra.run.dir=group") == 0
+    shutil.rmtree("group/seed=1")
+    Path("group/seed=1/checkpoints").mkdir(parents=True)
+    assert shell.train("resume=group") == 0, shell.err
+    assert summary_of(shell.folder / "group/seed=1")["status"] == "completed"
+
+
+def test_a_seed_that_failed_before_it_had_saved_starts_anew(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_once = Trainer.train_once
+
+    def fail_for_seed_1(trainer: Trainer) -> object:
+        if trainer.state.seed == 1:
+            raise NonFiniteError("a gradient is not finite")
+        return train_once(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_once", fail_for_seed_1)
+        assert shell.train(*RUN, QUIET, "seeds=2", "hydra.run.dir=group") == 1
+    assert summary_of(shell.folder / "group/seed=1")["status"] == "failed"
+    assert shell.train("resume=group") == 0, shell.err
+    assert summary_of(shell.folder / "group/seed=1")["status"] == "completed"
+
+
+def test_settings_that_do_not_fit_leave_a_seed_without_checkpoint_as_it_is(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=2", "hydra.run.dir=group") == 0
+    kill(shell.folder / "group/seed=1", at=0)
+    before = contents(shell.folder / "group")
+    assert shell.train("resume=group", "num_minibatches=7") == 2
+    assert contents(shell.folder / "group") == before
+
+
+def test_a_seed_that_cannot_go_on_says_so_without_a_traceback(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=2", "hydra.run.dir=group") == 0
+    (damaged,) = Path("group/seed=2/checkpoints").glob("*.pt")
+    damaged.write_bytes(b"nothing")
+    assert shell.train("resume=group", "total_env_steps=192", "quiet=false") == 1
+    assert "Traceback" not in shell.out + shell.err
+    assert re.search(r"seed 2 +failed: group/seed=2/checkpoints/step_000000000128.pt", shell.out)
+    assert summary_of(shell.folder / "group/seed=1")["env_steps"] == 192
 
 
 def test_a_job_of_several_seeds_goes_on_when_the_sweep_is_typed_again(shell: Shell) -> None:
