@@ -108,17 +108,38 @@ def test_a_finished_run_that_is_given_more_steps_equals_the_longer_run(shell: Sh
     assert (metrics(short), scalars(short)) == (metrics(long), scalars(long))
 
 
-def test_a_finished_run_that_has_nothing_left_to_do_says_so_and_keeps_its_figures(shell: Shell) -> None:  # noqa: F811
+def test_a_finished_run_that_has_nothing_left_to_do_says_so_and_stays_as_it_is(shell: Shell) -> None:  # noqa: F811
+    words = [*CARTPOLE, *SHORT, "num_threads=1", "accelerate=eager", "quiet=true", "eval_interval=256"]
+    assert shell.train(*words, "eval_episodes=2") == 0
+    (run,) = shell.runs
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert shell.train(f"resume={run}", "clip=0.4", "learning_rate=1e-5", "quiet=false") == 0
+    assert "nothing is left to do: 512 of 512 env steps are done; total_env_steps=... sets a later end" in shell.out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_killed_after_it_had_saved_its_end_is_completed_with_its_figures(shell: Shell) -> None:  # noqa: F811
     words = [*CARTPOLE, *SHORT, "num_threads=1", "accelerate=eager", "quiet=true", "eval_interval=256"]
     assert shell.train(*words, "eval_episodes=2") == 0
     (run,) = shell.runs
     before = json.loads((run / "summary.json").read_text())
     assert "eval/episodic_return" in before["final"]
+    killed = before | {"status": "running", "exit_code": None, "final": {}, "updates": 0}
+    (run / "summary.json").write_text(json.dumps(killed))
     assert shell.train(f"resume={run}", "quiet=false") == 0
     assert "nothing is left to do: 512 of 512 env steps are done; total_env_steps=... sets a later end" in shell.out
     after = json.loads((run / "summary.json").read_text())
     for key in ("status", "exit_code", "env_steps", "updates", "final", "checkpoint", "best_checkpoint"):
         assert after[key] == before[key], key
+
+
+def test_a_finished_run_whose_last_checkpoint_is_damaged_trains_the_rest_again(shell: Shell) -> None:  # noqa: F811
+    assert shell.train(*CARTPOLE, *SHORT, "num_threads=1", "accelerate=eager", "quiet=true") == 0
+    (run,) = shell.runs
+    before = final_checkpoint(run)
+    checkpoint.list_checkpoints(run / "checkpoints")[-1].write_bytes(b"nothing")
+    assert shell.train(f"resume={run}") == 0
+    assert_same(final_checkpoint(run), before)
 
 
 def test_what_changed_on_the_way_is_shown_and_recorded(shell: Shell) -> None:  # noqa: F811

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ppo_cli.accelerate import Execution
-from ppo_cli.checkpoint import CheckpointError
+from ppo_cli.checkpoint import CheckpointError, load_newest
 from ppo_cli.cli.validate import Settings
 from ppo_cli.rollout import Collector
+from ppo_cli.run_reader import is_complete
 from ppo_cli.train_state import TrainState
-from ppo_cli.trainer import Trainer, changed_settings, restore
+from ppo_cli.trainer import CHECKPOINT_FOLDER, Trainer, changed_settings, restore
 
 NO_CHANGE = ("resume", "trust", "quiet", "output_dir", "run_name", "seeds", "jobs", "job_timeout", "again")
 """Settings that say where and how a run is watched, not what it does."""
@@ -48,11 +50,28 @@ def described(changes: dict[str, tuple[Any, Any]]) -> dict[str, str]:
 
 def announce_resume(trainer: Trainer, notes: Sequence[str], resumed: dict[str, Any]) -> None:
     """Say how the run goes on: damaged checkpoints that were passed over, what is not exact, and what is new."""
-    state, logger = trainer.state, trainer.logger
+    logger = trainer.logger
     for note in [*notes, *(f"approximate: {reason}" for reason in resumed["approximate_because"])]:
         logger.warn(note)
     for name, change in resumed["changed"].items():
         logger.display.note(f"changed: {name} {change}")
-    if state.env_steps >= state.total_env_steps:
-        done = f"{state.env_steps:,} of {state.total_env_steps:,} env steps are done"
-        logger.display.note(f"nothing is left to do: {done}; total_env_steps=... sets a later end")
+
+
+def nothing_left(config: Settings, run_dir: Path) -> str | None:
+    """A sentence that says so where nothing is left to do of the run in ``run_dir``; else None.
+
+    Such a run is left as it is: new settings would be written down that nothing was trained with.
+    """
+    if not is_complete(run_dir):
+        return None
+    try:
+        env_steps = int(load_newest(run_dir / CHECKPOINT_FOLDER)[0]["state"]["env_steps"])
+    except (CheckpointError, KeyError, TypeError, ValueError):  # told by who takes it up
+        return None
+    return at_the_end(env_steps, config["total_env_steps"]) if env_steps >= config["total_env_steps"] else None
+
+
+def at_the_end(env_steps: int, total_env_steps: int) -> str:
+    """What to say of a run that is at its end when it goes on."""
+    done = f"{env_steps:,} of {total_env_steps:,} env steps are done"
+    return f"nothing is left to do: {done}; total_env_steps=... sets a later end"

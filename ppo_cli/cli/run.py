@@ -25,7 +25,7 @@ from ppo_cli.cli.build import (
 from ppo_cli.cli.hardware import build_learner, choose_execution
 from ppo_cli.cli.jobs import clear
 from ppo_cli.cli.program import CRASH, INTERRUPTED, ReportedError, Stopped, print_problems
-from ppo_cli.cli.resuming import announce_resume, taken_up
+from ppo_cli.cli.resuming import announce_resume, at_the_end, nothing_left, taken_up
 from ppo_cli.cli.run_folder import claim
 from ppo_cli.cli.sweep import table_of
 from ppo_cli.cli.validate import Settings
@@ -37,8 +37,9 @@ from ppo_cli.fused import domain
 from ppo_cli.fused.ppo import FusedPPO
 from ppo_cli.logger import RunLogger, Status
 from ppo_cli.networks.base import num_parameters
-from ppo_cli.progress import Display
+from ppo_cli.progress import Display, make_display
 from ppo_cli.run_files import shown_path
+from ppo_cli.run_reader import job_return
 from ppo_cli.signals import StopRequest
 from ppo_cli.train_state import TrainState
 from ppo_cli.trainer import CHECKPOINT_FOLDER, UNSAVED, Intervals, Trainer
@@ -49,17 +50,25 @@ PATHS = {"eager": "torch", "compile": "torch.compile", "fused": "fused kernels"}
 
 
 def train(config: Settings, run_dir: Path, overrides: Sequence[str], *, resume: bool = False) -> float:
-    """Do one run in ``run_dir``. Returns the mean return of its last episodes, NaN where none has ended.
+    """Do one run in ``run_dir``; one that is done stays as it is.
+
+    Returns the mean return of its last episodes, NaN where none has ended.
 
     Raises:
         UserError: the settings do not fit together, as only the objects themselves can tell; nothing was written.
         Stopped: by a signal, with everything saved.
         ReportedError: NaN or infinity, an environment that failed for good, or a disk that refused the last checkpoint.
     """
+    if resume and (words := nothing_left(config, run_dir)):
+        make_display("silent" if config["quiet"] else "auto").note(words)
+        return job_return(run_dir)
     try:
         trainer = build_trainer(config, run_dir, overrides, resume=resume)
     except EnvError as error:
         raise reported(error) from error
+    state = trainer.state
+    if state.env_steps >= state.total_env_steps:  # it was cut off after its last update: what is left is to say so
+        trainer.logger.display.note(at_the_end(state.env_steps, state.total_env_steps))
     try:
         status, exit_code = run_trainer(trainer, announced=config)
     except (NonFiniteError, EnvError) as error:

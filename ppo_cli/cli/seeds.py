@@ -16,6 +16,7 @@ from pathlib import Path
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.jobs import listed_seeds
 from ppo_cli.cli.program import CRASH, ReportedError, Stopped
+from ppo_cli.cli.resuming import nothing_left
 from ppo_cli.cli.run import build_trainer, device_words, facts, final_return, run_trainer, what_is_left
 from ppo_cli.cli.run_folder import has_checkpoint, remove_if_empty, seed_folder
 from ppo_cli.cli.validate import Settings
@@ -25,6 +26,7 @@ from ppo_cli.parallel import available_cores
 from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
 from ppo_cli.run_files import shown_path
+from ppo_cli.run_reader import job_return
 from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.trainer import UNSAVED, Trainer
 
@@ -37,17 +39,21 @@ class SeedGroup:
         self.run_dir = run_dir
         self.overrides = [word for word in overrides if not word.startswith(("seed=", "seeds="))]
         self.seeds = listed_seeds(config)
-        self.num_threads = min(len(self.seeds), config["num_threads"] or available_cores())
+        goes_on = config["resume"] is not None
+        done = {seed: nothing_left(config, seed_folder(run_dir, seed)) for seed in self.seeds if goes_on}
+        self.done = {seed: words for seed, words in done.items() if words}
+        self.left = [seed for seed in self.seeds if seed not in self.done]
+        self.num_threads = max(1, min(len(self.left), config["num_threads"] or available_cores()))
         self.progress = GroupProgress(
             make_display("silent" if config["quiet"] else "auto"),
-            {f"seed {seed}": config["total_env_steps"] for seed in self.seeds},
+            {f"seed {seed}": config["total_env_steps"] for seed in self.left},
         )
-        self.returns: dict[int, float] = {}
+        self.returns = {seed: job_return(seed_folder(run_dir, seed)) for seed in self.done}
         self.failures: dict[int, str] = {}
         self._building = threading.Lock()  # weights are drawn from torch's global generator
 
     def train(self) -> float:
-        """Run all seeds. Returns the mean of their final returns.
+        """Run all seeds that are not done. Returns the mean of the final returns of all.
 
         Raises:
             UserError: the settings do not fit together; nothing was written.
@@ -55,10 +61,14 @@ class SeedGroup:
             ReportedError: a run failed; the others were not held up.
         """
         with stop_on_signals() as stop, ThreadPoolExecutor(self.num_threads, "seed") as pool:
-            first = self.build(self.seeds[0])
-            self.describe(first)
-            for task in [pool.submit(self.train_one, seed, stop, first) for seed in self.seeds]:
-                task.result()
+            if self.left:
+                first = self.build(self.left[0])
+                self.describe(first)
+                for task in [pool.submit(self.train_one, seed, stop, first) for seed in self.left]:
+                    task.result()
+            else:
+                for words in self.done.values():
+                    self.progress.note_once(words)
         self.progress.close()
         self.progress.note(self.closing_words(bool(stop)))
         if stop:
@@ -91,7 +101,7 @@ class SeedGroup:
             return
         trainer = None
         try:
-            trainer = first if seed == self.seeds[0] else self.build(seed)
+            trainer = first if seed == self.left[0] else self.build(seed)
             _, exit_code = run_trainer(trainer, stop)
             if exit_code == UNSAVED:
                 self.failures[seed] = f"the last checkpoint could not be written: {what_is_left(trainer)}"
