@@ -57,9 +57,24 @@ class Sweep:
 
     def job_names(self) -> list[str]:
         """What the folders of its jobs are called, if they are ours to name; as many names as jobs in any case."""
-        jobs = itertools.product(*([f"{name}={value}" for value in values] for name, values in self.swept.items()))
-        names = [sweep_job(number, words, list(self.swept)) for number, words in enumerate(jobs)]
-        return list(dict.fromkeys(names)) if self.swept else ["0"]
+        return list(self.jobs()) if self.swept else ["0"]
+
+    def jobs(self) -> dict[str, tuple[str, ...]]:
+        """The swept settings of each job by what its folder is called.
+
+        Raises:
+            UserError: two jobs would have the same folder, and one of them never run.
+        """
+        jobs: dict[str, tuple[str, ...]] = {}
+        values = ([f"{name}={value}" for value in values] for name, values in self.swept.items())
+        for number, words in enumerate(itertools.product(*values)):
+            name = sweep_job(number, words, list(self.swept))
+            if jobs.setdefault(name, words) != words:
+                raise UserError(
+                    f"{' '.join(jobs[name])} and {' '.join(words)}: both runs would be called {name}; "
+                    "number them instead: hydra.sweep.subdir='${hydra:job.num}'"
+                )
+        return jobs
 
 
 def swept_settings(composer: Composer, settings: list[str], config: DictConfig) -> list[Override]:
@@ -91,10 +106,10 @@ def combinations(overrides: list[Override]) -> Iterator[list[str]]:
 def sweep_of(config: DictConfig, jobs: Sequence[Settings], settings: list[Override], flags: list[str]) -> Sweep:
     """The sweep that these settings of the command line mean; ``config`` is what its ``jobs`` share."""
     shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
-    given = {override.get_key_element(): override for override in settings}
+    given = {override.get_key_element().lstrip("+"): override for override in settings}
     swept = {name: swept_values(override) for name, override in given.items() if override.is_sweep_override()}
     words = [
-        f"{name}={override.get_value_element_as_str()}"
+        f"{override.get_key_element()}={override.get_value_element_as_str()}"
         for name, override in given.items()
         if name not in swept and name not in NOT_REPEATED and not name.startswith("hydra.")
     ]

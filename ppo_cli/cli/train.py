@@ -152,6 +152,8 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs:
     """All jobs of a sweep that are not done. A failed job does not stop the others; a signal stops them all."""
     settings = swept_settings(composer, arguments.overrides, config)
     sweep = sweep_of(config, jobs, settings, repeated_flags(arguments))
+    if sweep.is_ours_to_name:
+        sweep.jobs()  # before anything is written
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
     extra = [f"hydra.sweep.dir='{quoted(folder)}'"]

@@ -20,6 +20,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.sweep import Sweep
 from tests.cli.helpers import Shell
 from tests.runs import assert_same, final_checkpoint, metrics
 
@@ -375,3 +377,25 @@ def test_a_job_of_a_sweep_costs_at_most_a_tenth_more_than_the_same_run_alone(tmp
     bare = cpu_seconds(*([*words, f"seed={seed}"] for seed in range(1, 7)), folder=tmp_path)
     swept = cpu_seconds(["-m", *words, "seed=range(1,7)"], folder=tmp_path)
     assert swept <= 1.1 * bare
+
+
+@pytest.mark.parametrize("name", ["env.kwargs.max_episode_steps", "++clip"])
+def test_a_setting_with_pluses_is_swept_like_any_other(lab: Shell, name: str) -> None:
+    values = ("20", "30") if name.startswith("env") else ("0.1", "0.2")
+    env = ["env=gymnasium", "env.id=CartPole-v1", "env.vectorization=sync"] if name.startswith("env") else []
+    words = [word for word in WORDS if not (env and word.startswith("env"))]
+    assert lab.train("-m", *words, *env, f"{name}={','.join(values)}", "seed=1,2") == 0, lab.err
+    plain = name.lstrip("+")
+    assert {run.name for run in lab.runs} == {f"{plain}={value},seed={seed}" for value in values for seed in (1, 2)}
+    assert len(re.findall(rf"^  {re.escape(plain)}=\S+ .* n=2$", lab.out, re.MULTILINE)) == 2
+    best = next(line for line in lab.out.splitlines() if line.startswith("  best"))
+    assert f" {plain}=" in best
+
+
+def test_two_jobs_that_would_share_a_folder_are_refused() -> None:
+    with pytest.raises(UserError, match=r"env\.id=a/b and env\.id=a-b: both runs would be called env\.id=a-b;"):
+        Sweep("", "", [], {"env.id": ["a/b", "a-b"]}).jobs()
+    assert Sweep("", "", [], {"clip": ["0.1", "0.1"], "seed": ["1", "2"]}).job_names() == [
+        "clip=0.1,seed=1",
+        "clip=0.1,seed=2",
+    ]
