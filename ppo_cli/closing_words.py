@@ -33,11 +33,9 @@ def closing_words(summary: Summary, figures: Mapping[str, float], run_dir: Path,
     if passed_over := {tag: count for tag, count in summary.faults.items() if count}:
         rows["passed over"] = ", ".join(f"{count:,} {words(tag)}" for tag, count in passed_over.items())
     folder = shlex.quote(shown_path(run_dir))
-    rows |= {
-        "run folder": shown_path(run_dir),
-        "look at it": f"tensorboard --logdir {folder}",
-        "evaluate": f"ppo-eval {folder}",
-    }
+    rows |= {"run folder": shown_path(run_dir), "look at it": f"tensorboard --logdir {folder}"}
+    if summary.checkpoint:
+        rows["evaluate"] = f"ppo-eval {folder}"
     if summary.best_checkpoint:
         rows["best"] = f"ppo-eval {shlex.quote(shown_path(run_dir / summary.best_checkpoint))}"
     if summary.checkpoint and (summary.status != "completed" or summary.exit_code):

@@ -255,7 +255,8 @@ def test_a_piped_run_prints_its_facts_its_progress_and_where_to_look(tmp_path):
 logger.start({"batch": "4,096 = 64 envs x 64 steps"})
 logger.log(500, 1, {"charts/episodic_return": 0.5, "losses/kl": 0.01})
 logger.log(1000, 2, {"charts/episodic_return": 0.75, "losses/kl": 0.01})
-logger.finish("completed", final={"eval/episodic_return": 0.875, "eval/minesweeper/win_rate": 0.7})
+final = {"eval/episodic_return": 0.875, "eval/minesweeper/win_rate": 0.7}
+logger.finish("completed", final=final, checkpoint=run_dir / "checkpoints/step_000000001000.pt")
 """,
         tmp_path / "two words",
         "auto",
@@ -271,6 +272,12 @@ logger.finish("completed", final={"eval/episodic_return": 0.875, "eval/minesweep
     assert lines[6] == ["evaluated", "return", "0.88", "win", "70.0", "%"]
     assert f"  tensorboard --logdir '{folder}'\n" in piped.stdout
     assert f"  ppo-eval '{folder}'\n" in piped.stdout
+
+
+def test_a_run_without_a_checkpoint_is_not_said_to_be_ready_for_evaluation_or_going_on(tmp_path):
+    failed = run_script('logger.finish("failed", error="of NaN")', tmp_path, "auto")
+    assert "failed" in failed.stdout
+    assert "ppo-eval" not in failed.stdout and "resume=" not in failed.stdout
 
 
 def test_paths_are_shown_as_one_would_type_them_here(tmp_path, monkeypatch, capsys):

@@ -168,8 +168,8 @@ def _status(folder: Path, summary: Mapping[str, Any], records: Sequence[Mapping[
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; lists stay whole."""
+    """Nested settings under dotted names; lists stay whole, and of an empty mapping nothing is left."""
     found: dict[str, Any] = {}
     for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
