@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from dataclasses import dataclass, field
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 FLAGS = {
     "--help": 0, "-h": 0, "--version": 0, "--hydra-help": 0, "--resolve": 0, "--run": 0, "-r": 0,
@@ -68,9 +72,22 @@ def sort_arguments(words: list[str]) -> Arguments:
         elif problem := misspelled(word, rest):
             arguments.problems.append(problem)
         else:
-            arguments.overrides.append(f"++{word}" if OPEN.match(word) else word)
+            arguments.overrides.append(f"++{word}" if OPEN.match(word) else with_literal_path(word))
     arguments.warnings = repeated(arguments.overrides)
     return arguments
+
+
+def with_literal_path(word: str) -> str:
+    """``resume=<path>`` in quotes: Hydra's grammar would stumble over the ``=`` in the names of a sweep's folders."""
+    name, _, path = word.partition("=")
+    is_there = path not in ("latest", "null") and os.path.exists(path)
+    is_unquoted = re.fullmatch(r"[^'\"\\]*=[^'\"\\]*", path) is not None  # then Hydra could not read it
+    return f"{name}={quoted(path)}" if name == "resume" and (is_there or is_unquoted) else word
+
+
+def quoted(text: str) -> str:
+    """The text as Hydra's grammar reads it, whatever characters it has."""
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def unknown_flag(word: str, rest: list[str]) -> str:
@@ -111,7 +128,7 @@ def without_equals(word: str, rest: list[str]) -> str:
     if re.fullmatch(NAME, word) and following and "=" not in following and not following.startswith("--"):
         return f"{word} {following}: settings are written with =: {word}={rest.pop(0)}"
     if "/" in word:
-        return f"{word}: settings are written name=value; to go on with a run: resume={word}"
+        return f"{word}: settings are written name=value; to go on with a run: resume={shlex.quote(word)}"
     return f"{word}: expected name=value, for example clip=0.2"
 
 

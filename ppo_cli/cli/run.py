@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,7 +98,9 @@ def what_is_left(trainer: Trainer) -> str:
     newest = trainer.newest_checkpoint
     if newest is None:
         return "there is no checkpoint to go on from; checkpoint_interval sets how often one is written"
-    return f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shown_path(trainer.run_dir)}"
+    return (
+        f"the last good checkpoint is {shown_path(newest)}; ppo-train resume={shlex.quote(shown_path(trainer.run_dir))}"
+    )
 
 
 def run_trainer(

@@ -6,6 +6,7 @@ import functools
 import glob
 import re
 import secrets
+import shlex
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -96,9 +97,9 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / CHECKPOINTS).glob("*.pt"))
 
 
-def taken(folder: Path) -> str:
+def taken(folder: Path, other: str = "name") -> str:
     """What to do about a folder that is not free."""
-    return f"{folder} already holds a run; choose another name, or go on with it: resume={folder}"
+    return f"{folder} already holds a run; choose another {other}, or go on with it: resume={shlex.quote(str(folder))}"
 
 
 def write_problem(folder: Path) -> str | None:
@@ -122,9 +123,7 @@ def claim(folder: Path) -> None:
     try:
         (folder / CHECKPOINTS).mkdir()
     except FileExistsError:
-        raise UserError(
-            f"{folder} already holds a run; choose another run_name, or go on with it: resume={folder}"
-        ) from None
+        raise UserError(taken(folder, "run_name")) from None
 
 
 def require_own_files(folder: Path) -> None:

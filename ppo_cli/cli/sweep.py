@@ -199,8 +199,3 @@ def claimed(folder: Path, content: Mapping[str, Any], file: str = SWEEP_FILE) ->
         yield
     finally:
         os.close(descriptor)
-
-
-def quoted(folder: Path) -> str:
-    """The path as Hydra's grammar reads it between single quotes."""
-    return str(folder).replace("\\", "\\\\").replace("'", "\\'")

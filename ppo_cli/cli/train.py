@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppo_cli.cli.arguments import Arguments, UserError, repeated_flags, sort_arguments, trusted_on_command_line
+from ppo_cli.cli.arguments import Arguments, UserError, quoted, repeated_flags, sort_arguments, trusted_on_command_line
 from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.commands import run_command
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, resolve
@@ -30,7 +30,7 @@ from ppo_cli.cli.run_folder import (
 )
 from ppo_cli.cli.secrets import secret_problems
 from ppo_cli.cli.show import show
-from ppo_cli.cli.sweep import claimed, combinations, quoted, sweep_folder, sweep_of, swept_settings
+from ppo_cli.cli.sweep import claimed, combinations, sweep_folder, sweep_of, swept_settings
 from ppo_cli.cli.sweep_results import announce, conclude
 from ppo_cli.cli.task import reported, run, task
 from ppo_cli.cli.trust import hydra_problems, trust
@@ -156,7 +156,7 @@ def multirun(composer: Composer, arguments: Arguments, config: DictConfig, jobs:
         sweep.jobs()  # before anything is written
     names = {override.get_key_element() for override in settings}
     folder = sweep_folder(config, names, sweep)
-    extra = [f"hydra.sweep.dir='{quoted(folder)}'"]
+    extra = [f"hydra.sweep.dir={quoted(str(folder))}"]
     if sweep.is_ours_to_name and sweep.swept:
         template = f"${{sweep_job:${{hydra:job.num}},${{hydra:overrides.task}},[{','.join(sweep.swept)}]}}"
         extra.append(f"hydra.sweep.subdir='{template}'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ppo_cli.closing_words import closing_words
+from ppo_cli.run_files import Summary
 from tests.cli.helpers import SHORT_RUN, Shell
 
 
@@ -55,7 +58,7 @@ def test_hydra_run_dir_is_honoured_and_never_shared(shell: Shell) -> None:
     assert shell.train(*SHORT_RUN, "hydra.run.dir=here/it is") == 2
     assert shell.errors == [
         "hydra.run.dir=here/it is: here/it is already holds a run; choose another name, or go on with it: "
-        "resume=here/it is"
+        "resume='here/it is'"
     ]
     assert (shell.runs[0] / "metrics.jsonl").read_bytes() == before
 
@@ -125,6 +128,31 @@ def test_what_cannot_change_when_a_run_goes_on(shell: Shell, words: list[str], e
     (run / "config.yaml").write_text(shell.out)
     assert shell.train("resume=latest", *words) == 2
     assert shell.errors == [error]
+
+
+@pytest.mark.parametrize("name", ["clip=0.1,seed=1", "it's a [run]", "a\\'b", "1e3", "x=y\\"])
+def test_the_commands_that_a_run_prints_work_whatever_its_folder_is_called(shell: Shell, name: str) -> None:
+    assert shell.train(*SHORT_RUN, "hydra.run.dir=run") == 0
+    folder = (shell.folder / "run").rename(name)
+    summary = Summary(**summary_of(folder) | {"status": "interrupted"})
+    printed = re.findall(r" (ppo-\S+) (.*)", closing_words(summary, {}, folder, 1.0))
+    assert [command for command, _ in printed] == ["ppo-eval", "ppo-eval", "ppo-train"]
+    for command, rest in printed:
+        more = ["episodes=2", "num_threads=1"] if command == "ppo-eval" else ["total_env_steps=128", "quiet=true"]
+        run = {"ppo-eval": shell.eval, "ppo-train": shell.train}[command]
+        assert run(*shlex.split(rest), *more) == 0, shell.err
+    assert summary_of(folder)["env_steps"] == 128
+    assert shell.train(f"resume={name}", "env=acrobot") == 2
+    assert shell.errors == ["env=acrobot: a run that goes on keeps its env"]
+
+
+def test_a_run_of_a_sweep_goes_on_also_between_quotes_and_a_wrong_path_is_told(shell: Shell) -> None:
+    assert shell.train("-m", *SHORT_RUN, "clip=0.1,0.2", "quiet=true", "run_name=both") == 0
+    run = "outputs/cartpole/ppo/both/clip=0.1"
+    for word in (f"resume='{run}'", f'resume="{run}"', f"resume={run}"):
+        assert shell.train(word, "quiet=true") == 0, shell.err
+    assert shell.train(f"resume={run}5") == 2
+    assert shell.errors == [f"{run}5: there is no such run folder"]
 
 
 def test_the_latest_run_is_looked_for_where_output_dir_says(shell: Shell) -> None:
