@@ -23,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
@@ -36,7 +36,15 @@ from ppo_cli.cli import algorithms
 from ppo_cli.cli.algorithms import setting_of_another
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.launcher import missing_launcher, register_launcher
-from ppo_cli.cli.mistakes import closest, first_line, sweep_problem, unknown_setting, unnamed_network, unreadable
+from ppo_cli.cli.mistakes import (
+    closest,
+    first_line,
+    sweep_problem,
+    unknown_setting,
+    unnamed_network,
+    unreadable,
+    valueless_problem,
+)
 from ppo_cli.cli.run_folder import register_resolvers
 from ppo_cli.cli.trust import search_path_problems
 
@@ -146,7 +154,7 @@ class Composer:
         """Hydra's grammar of ``name=value``.
 
         Raises:
-            UserError: for each that it cannot read.
+            UserError: for each that it cannot read, and each sweep without a value.
         """
         parser = OverridesParser.create(config_loader=self.hydra.config_loader)
         problems: list[str] = []
@@ -158,11 +166,8 @@ class Composer:
                 problems.append(unreadable(text))
                 continue
             parsed.append(override)
-            value = override.value()
-            if isinstance(value, ChoiceSweep) and any(isinstance(choice, Sweep) for choice in value.list):
-                problems.append(
-                    f"{text}: a sweep among the values of a sweep; list all values: {override.key_or_group}=1,2"
-                )
+            if problem := valueless_problem(override):
+                problems.append(problem)
         if problems:
             raise UserError(*problems)
         return parsed

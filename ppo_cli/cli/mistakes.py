@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
+import shlex
 from collections.abc import Iterable
 
 import yaml
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 
@@ -21,9 +23,37 @@ def unreadable(text: str) -> str:
 def sweep_problem(override: Override) -> str:
     """The sentence for several values where there is one run."""
     line = override.input_line or ""
+    if override.is_interval_sweep():
+        return interval_problem(line)
     name, _, value = line.partition("=")
     list_hint = f"; for a list: {name}=[{value}]" if re.fullmatch(r"[\w.,-]+", value) else ""
-    return f"{line}: several values are a sweep: ppo-train -m {line}{list_hint}"
+    return f"{line}: several values are a sweep: ppo-train -m {shlex.quote(line)}{list_hint}"
+
+
+def interval_problem(line: str) -> str:
+    """The sentence for an interval where values are listed."""
+    return f"{line}: values are drawn from an interval by ppo-search {shlex.quote(line)}; ppo-train -m wants a list"
+
+
+def resume_problem(override: Override) -> str:
+    """The sentence for several values where one run goes on."""
+    return f"{override.input_line}: several values are a sweep, but resume= goes on with one run; give one value"
+
+
+def valueless_problem(override: Override) -> str | None:
+    """Why a sweep cannot be spelled out, or has nothing to try; None where it has."""
+    line, sweep = override.input_line or "", override.value()
+    if isinstance(sweep, ChoiceSweep) and any(isinstance(choice, Sweep) for choice in sweep.list):
+        return f"{line}: a sweep among the values of a sweep; list all values: {override.key_or_group}=1,2"
+    if isinstance(sweep, RangeSweep):
+        numbers = [sweep.start or 0, sweep.stop or 0, sweep.step]
+        if not all(map(math.isfinite, numbers)) or not sweep.step:
+            return f"{line}: expected range(start,end,step) with finite numbers and a step other than 0"
+    if not override.is_discrete_sweep() or any(True for _ in override.sweep_iterator()):
+        return None
+    if isinstance(sweep, RangeSweep):
+        return f"{line}: there is no value in this range; it goes from the start up to the end, which is left out"
+    return f"{line}: there is no value of this name; glob looks among the names in a group, as in env=glob(*)"
 
 
 def unknown_setting(

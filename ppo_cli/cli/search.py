@@ -21,7 +21,7 @@ from ppo_cli.cli.declared import declared_settings
 from ppo_cli.cli.jobs import job_settings
 from ppo_cli.cli.mistakes import closest, unknown_setting
 from ppo_cli.cli.program import print_warnings
-from ppo_cli.cli.run_folder import sweep_id
+from ppo_cli.cli.run_folder import folder_problem, sweep_id
 from ppo_cli.cli.search_space import Dimension, space_of
 from ppo_cli.cli.sweep import NOT_COMPARED, NOT_REPEATED, Sweep, claimed, digest, newest_like, read_sweep
 from ppo_cli.cli.trust import trust
@@ -61,6 +61,8 @@ def command(words: list[str]) -> int:
         raise UserError("ppo-search: needs optuna, which is not installed: pip install 'ppo-cli[search]'")
     search = identity(composer, fixed, space, settings, repeated_flags(arguments))
     folder = search_folder(composer, fixed, config, search)
+    if problem := folder_problem(folder, f"output_dir={config['output_dir']}"):
+        raise UserError(problem)
     with claimed(folder, asdict(search), SEARCH_FILE):
         from ppo_cli.cli.search_loop import SearchLoop
 

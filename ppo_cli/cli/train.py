@@ -16,7 +16,7 @@ from ppo_cli.cli.claim import report_claims
 from ppo_cli.cli.commands import run_command
 from ppo_cli.cli.compose import CONFIG_NAME, Composer, choices_of, resolve
 from ppo_cli.cli.jobs import job_settings
-from ppo_cli.cli.mistakes import first_line, unknown_setting
+from ppo_cli.cli.mistakes import first_line, interval_problem, resume_problem, unknown_setting
 from ppo_cli.cli.program import print_warnings
 from ppo_cli.cli.run_folder import (
     find_run,
@@ -38,6 +38,8 @@ from ppo_cli.cli.validate import Settings, validated
 from ppo_cli.run_files import REFUSED, WriteError, shown_path
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
     from ppo_cli.trainer import Trainer
 
 KEPT = ("env", "algo", "network", "experiment", "output_dir", "run_name", "seed", "optimizer", "normalize_obs")
@@ -101,7 +103,9 @@ def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[
         problems += lone_run_problems(config, settings)
     elif not found:
         composed = []
-        for overrides in combinations(swept_settings(composer, settings, config)):
+        given = swept_settings(composer, settings, config)
+        problems += undrawn_problems(given, config)
+        for overrides in combinations(given):
             job, found = composer.try_compose(overrides)
             problems += found
             composed += [job] if job is not None else []
@@ -119,6 +123,13 @@ def checked(composer: Composer, arguments: Arguments) -> tuple[DictConfig, list[
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return config, jobs
+
+
+def undrawn_problems(given: list[Override], config: DictConfig) -> list[str]:
+    """Intervals, which Hydra's own sweeper cannot draw from; another one may."""
+    if not str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
+        return []
+    return [interval_problem(override.input_line or "") for override in given if override.is_interval_sweep()]
 
 
 def lone_run_problems(config: DictConfig, settings: list[str]) -> list[str]:
@@ -200,6 +211,8 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     if "--multirun" in arguments.flags:
         raise UserError("resume= goes on with one run: leave out -m")
     values = composer.parse(arguments.overrides)
+    if swept := [resume_problem(override) for override in values if override.is_sweep_override()]:
+        raise UserError(*swept)
     given = {override.key_or_group: override.value() for override in values}
     name = str(given.pop("resume"))
     members = seed_runs(Path(name))

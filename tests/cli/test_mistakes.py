@@ -11,6 +11,10 @@ from tests.cli.helpers import Shell
 
 ENVS = ", ".join(Composer().options("env"))
 BATCH = "the batch of 4096 (num_envs=64 x rollout_length=64)"
+EMPTY_RANGE = "there is no value in this range; it goes from the start up to the end, which is left out"
+ENDLESS_RANGE = "expected range(start,end,step) with finite numbers and a step other than 0"
+EMPTY_GLOB = "there is no value of this name; glob looks among the names in a group, as in env=glob(*)"
+ONE_RUN = "several values are a sweep, but resume= goes on with one run; give one value"
 SMALL = "num_envs=64 rollout_length=64 "
 
 MISTAKES = {
@@ -81,6 +85,11 @@ MISTAKES = {
     "clip=${sed}": "Interpolation key 'sed' not found",
     "~clip": "~clip: a setting cannot be deleted; many are switched off by 0, false or null",
     "clip=0.1,0.2": "clip=0.1,0.2: several values are a sweep: ppo-train -m clip=0.1,0.2; for a list: clip=[0.1,0.2]",
+    "clip=interval(0.1,0.2)": (
+        "clip=interval(0.1,0.2): values are drawn from an interval by ppo-search 'clip=interval(0.1,0.2)'; "
+        "ppo-train -m wants a list"
+    ),
+    "seed=range(3)": "seed=range(3): several values are a sweep: ppo-train -m 'seed=range(3)'",
     "--clip 0.3": "--clip 0.3: there is no such flag; settings are written without dashes: clip=0.3",
     "--learning-rate=1": (
         "--learning-rate=1: there is no such flag; settings are written without dashes: learning_rate=1"
@@ -107,6 +116,22 @@ MISTAKES = {
         f"env=cartpole,minesweper: there is no env of this name. Did you mean env=minesweeper? Choose from: {ENVS}"
     ),
     "-m clip=0.1,-1 seed=1,2": "clip=-1: expected a number above 0",
+    "-m clip=interval(0.1,0.2)": (
+        "clip=interval(0.1,0.2): values are drawn from an interval by ppo-search 'clip=interval(0.1,0.2)'; "
+        "ppo-train -m wants a list"
+    ),
+    "-m clip=range(0.3,0.1)": f"clip=range(0.3,0.1): {EMPTY_RANGE}",
+    "-m seed=range(0)": f"seed=range(0): {EMPTY_RANGE}",
+    "-m seed=range(1,3,0)": f"seed=range(1,3,0): {ENDLESS_RANGE}",
+    "-m clip=range(1,inf)": f"clip=range(1,inf): {ENDLESS_RANGE}",
+    "-m clip=glob(*)": f"clip=glob(*): {EMPTY_GLOB}",
+    "-m env=glob(x*)": f"env=glob(x*): {EMPTY_GLOB}",
+    "resume=x clip=0.1,0.2": f"clip=0.1,0.2: {ONE_RUN}",
+    "resume=x total_env_steps=range(1,3)": f"total_env_steps=range(1,3): {ONE_RUN}",
+    "resume=x clip=interval(0.1,0.2)": f"clip=interval(0.1,0.2): {ONE_RUN}",
+    "resume=x env=glob(cart*)": f"env=glob(cart*): {ONE_RUN}",
+    "resume=x clip=glob(*)": f"clip=glob(*): {EMPTY_GLOB}",
+    "resume=a,b": f"resume=a,b: {ONE_RUN}",
 }
 
 

@@ -124,6 +124,22 @@ def test_values_are_spelled_as_in_hydra(word: str, expected: dict[str, object]) 
     assert found.is_whole == (isinstance(expected.get("low"), int))
 
 
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("output_dir=/proc/below", r"output_dir=/proc/below: cannot write in /proc \(.*\); choose another output_dir"),
+        ("output_dir=level.py", r"output_dir=level.py: .*/level.py is a file, not a folder"),
+        ("clip=range(0.3,0.1)", r"clip=range\(0.3,0.1\): there is no value in this range; .*"),
+    ],
+)
+def test_a_search_that_cannot_begin_says_so_in_a_line(lab: SearchShell, word: str, error: str) -> None:
+    before = sorted(lab.folder.rglob("*"))
+    assert lab.search(*WORDS, word, "trials=1") == 2
+    (told,) = lab.errors
+    assert re.fullmatch(error, told)
+    assert sorted(lab.folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize("word", ["clip=interval(0.4,0.1)", "clip=log(0,1)", "clip=choice(0.1)"])
 def test_nothing_to_choose_from_is_refused(word: str) -> None:
     with pytest.raises(UserError, match="expected"):
