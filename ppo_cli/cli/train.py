@@ -215,6 +215,8 @@ def resume(composer: Composer, arguments: Arguments) -> int:
         raise UserError(*swept)
     given = {override.key_or_group: override.value() for override in values}
     name = str(given.pop("resume"))
+    if not name:
+        raise UserError("resume=: expected a run folder, or latest")
     members = seed_runs(Path(name))
     searched = str(given.pop("output_dir", "outputs")) if name == "latest" else ""
     folder = Path(name) if members else find_run(name, searched)

@@ -224,6 +224,14 @@ def latest_version(env_id: str, registry: Mapping[str, Any]) -> str:
     return max(versions, key=lambda name: int(name.rpartition("-v")[2]), default=env_id)
 
 
+def folder_problems(config: Settings) -> Iterator[str]:
+    """A variable that the shell does not know leaves nothing behind the ``=``, and that is the root of the disk."""
+    if config.get("output_dir") == "":
+        yield "output_dir=: expected a folder; output_dir=. is the current one"
+    if config.get("run_name") == "":
+        yield "run_name=: expected a name; run_name=null makes one of the time and the seed"
+
+
 def device_problems(config: Settings) -> Iterator[str]:
     """A named GPU must exist. The only check that imports torch, and only for ``device=cuda``."""
     if config.get("device") == "cuda":
@@ -239,5 +247,6 @@ CROSS_CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     schedule_problems,
     minesweeper_problems,
     gymnasium_problems,
+    folder_problems,
     device_problems,
 )

@@ -131,6 +131,10 @@ MISTAKES = {
     "resume=x clip=interval(0.1,0.2)": f"clip=interval(0.1,0.2): {ONE_RUN}",
     "resume=x env=glob(cart*)": f"env=glob(cart*): {ONE_RUN}",
     "resume=x clip=glob(*)": f"clip=glob(*): {EMPTY_GLOB}",
+    "output_dir=": "output_dir=: expected a folder; output_dir=. is the current one",
+    "-m output_dir= seed=1,2": "output_dir=: expected a folder; output_dir=. is the current one",
+    "run_name=": "run_name=: expected a name; run_name=null makes one of the time and the seed",
+    "resume=": "resume=: expected a run folder, or latest",
     "resume=a,b": f"resume=a,b: {ONE_RUN}",
 }
 
