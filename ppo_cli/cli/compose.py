@@ -7,6 +7,7 @@ code; hydra-core is held below 1.4 in pyproject.toml.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser import types as override_types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import FloatRange, Override
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
@@ -79,6 +81,7 @@ class Composer:
         register_resolvers()
         register_launcher()
         read_files_bounded()
+        count_in_decimals()
         GlobalHydra.instance().clear()
         search_path = create_config_search_path(location(config_path) if config_path else ROOT)
         assert isinstance(search_path, ConfigSearchPathImpl)
@@ -268,6 +271,19 @@ class FileConfigSource(file_config_source.FileConfigSource):
 def read_files_bounded() -> None:
     """Make Hydra read files by the `FileConfigSource` above."""
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+
+
+class DecimalRange(FloatRange):
+    """Hydra's range of numbers, which would count on in binary: 0.1 three times is more than 0.3 there."""
+
+    def __post_init__(self) -> None:
+        """Start, end and step as they are typed."""
+        self.start, self.stop, self.step = (Decimal(str(number)) for number in (self.start, self.stop, self.step))
+
+
+def count_in_decimals() -> None:
+    """Make Hydra's sweeps take the `DecimalRange` above."""
+    override_types.FloatRange = DecimalRange  # type: ignore[misc]
 
 
 def location(folder: str) -> str:

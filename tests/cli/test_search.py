@@ -17,10 +17,9 @@ from scipy import stats
 
 pytest.importorskip("optuna")
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from ppo_cli.cli import search as search_command
 from ppo_cli.cli.arguments import UserError
+from ppo_cli.cli.compose import Composer
 from ppo_cli.cli.search_space import Dimension, dimension, spelled_out
 from ppo_cli.cli.study import FIRST_RUNG, RUNGS, SearchTrial, Study, mend, score
 from tests.cli.helpers import Shell
@@ -99,7 +98,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def parsed(word: str) -> Dimension:
-    (override,) = OverridesParser.create().parse_overrides([spelled_out(word)])
+    (override,) = Composer().parse([spelled_out(word)])
     return dimension(override, word.partition("=")[2])
 
 
@@ -109,6 +108,7 @@ def parsed(word: str) -> Dimension:
         ("clip=0.1,0.2", {"choices": ("0.1", "0.2")}),
         ("clip=choice(0.1,0.2)", {"choices": ("0.1", "0.2")}),
         ("network.hidden=[8],[16,16]", {"choices": ("[8]", "[16,16]")}),
+        ("clip=range(0.1,0.4,0.1)", {"choices": ("0.1", "0.2", "0.3")}),
         ("num_epochs=range(1,10)", {"low": 1, "high": 9}),
         ("num_epochs=range(0,100,50)", {"choices": ("0", "50")}),
         ("clip=interval(0.1,0.4)", {"low": 0.1, "high": 0.4}),
@@ -128,6 +128,7 @@ def test_values_are_spelled_as_in_hydra(word: str, expected: dict[str, object]) 
     ("word", "error"),
     [
         ("output_dir=/proc/below", r"output_dir=/proc/below: cannot write in /proc \(.*\); choose another output_dir"),
+        ("output_dir=", "output_dir=: expected a folder; .*"),
         ("output_dir=level.py", r"output_dir=level.py: .*/level.py is a file, not a folder"),
         ("clip=range(0.3,0.1)", r"clip=range\(0.3,0.1\): there is no value in this range; .*"),
     ],

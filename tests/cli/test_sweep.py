@@ -154,6 +154,21 @@ def test_again_begins_anew_and_other_settings_are_another_sweep(lab: Shell) -> N
     assert len(lab.runs) == 6
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("range(0.1,0.4,0.1)", [0.1, 0.2, 0.3]),
+        ("range(0.4,0.1,-0.1)", [0.2, 0.3, 0.4]),
+        ("range(1,2,0.5)", [1.0, 1.5]),
+    ],
+)
+def test_a_range_of_decimals_leaves_out_its_end_and_names_its_numbers_as_typed(
+    lab: Shell, values: str, expected: list[float]
+) -> None:
+    assert lab.train("-m", *WORDS, f"clip={values}", "total_env_steps=32", "run_name=mine", "quiet=true") == 0
+    assert [run.name for run in lab.runs] == [f"clip={value}" for value in expected]
+
+
 def test_a_named_sweep_may_grow_and_holds_one_kind_of_runs(lab: Shell) -> None:
     assert lab.train("-m", *WORDS, "seed=1,2", "run_name=mine") == 0
     assert lab.train("-m", *WORDS, "seed=1,2,3", "run_name=mine") == 0
