@@ -67,7 +67,7 @@ def sort_words(words: list[str], command: str, most_runs: int) -> tuple[list[str
         word = rest.pop(0)
         if word.startswith("-"):
             problems.append(unknown_flag(word, rest))
-        elif "=" not in word or is_there(Path(word)):
+        elif "=" not in word or "/" in word.partition("=")[0] or is_there(Path(word)):  # no setting's name has a /
             runs.append(word)
         elif problem := misspelled(word, rest):
             problems.append(problem)

@@ -197,6 +197,7 @@ def test_numbers_may_be_written_in_any_way_that_means_them(shell: Shell, setting
         ("", "which run? ppo-eval <run folder>, or ppo-eval latest"),
         ("latest", "latest: there is no run with a checkpoint in outputs/"),
         ("nowhere", "nowhere: there is no such run folder"),
+        ("outputs/x/clip=0.1", "outputs/x/clip=0.1: there is no such run folder"),
         ("x episodes=-1", "episodes=-1: expected a whole number at least 1"),
         ("x episods=3", "episods=3: there is no setting episods. Did you mean episodes=3?"),
         ("x mode=gredy", "mode=gredy: expected one of both, greedy, sampled; did you mean greedy?"),
