@@ -62,7 +62,7 @@ def standardize(x: Tensor, valid: Tensor) -> Tensor:
     mean = torch.where(valid, x, 0.0).sum() / count
     centred = torch.where(valid, x - mean, 0.0)
     std = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
-    return torch.where(std > NOISE * mean.abs(), centred / (std + 1e-8), 0.0)
+    return torch.where(std <= NOISE * mean.abs(), 0.0, centred / (std + 1e-8))  # so written, NaN stays NaN
 
 
 def explained_variance(value: Tensor, value_target: Tensor, valid: Tensor) -> Tensor:

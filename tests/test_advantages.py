@@ -181,6 +181,12 @@ def test_standardizing_what_does_not_vary_gives_0(value: float, size: int) -> No
         assert (standardize(constant, torch.ones(size, dtype=torch.bool)) == 0).all()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_standardizing_does_not_hide_what_is_not_finite(bad: float) -> None:
+    x = torch.tensor([1.0, bad, 3.0])
+    assert not standardize(x, torch.ones(3, dtype=torch.bool)).isfinite().all()
+
+
 def test_standardizing_keeps_what_varies_little_beside_its_mean() -> None:
     x = 100 + 0.01 * torch.randn(2048, generator=torch.Generator().manual_seed(0))
     result = standardize(x, torch.ones(2048, dtype=torch.bool))

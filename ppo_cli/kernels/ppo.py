@@ -116,7 +116,7 @@ def advantage_scale(samples: Samples, order: NDArray[np.int64], first: int, end:
         if samples.valid[order[i]]:
             squares += (samples.advantage[order[i]] - mean) ** 2
     std = math.sqrt(squares / max(count - 1, 1))
-    scale = 1.0 / (std + 1e-8) if std > NOISE * abs(mean) else 0.0
+    scale = 0.0 if std <= NOISE * abs(mean) else 1.0 / (std + 1e-8)  # so written, NaN stays NaN
     return np.float32(mean), np.float32(scale), count
 
 

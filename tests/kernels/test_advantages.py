@@ -95,6 +95,11 @@ def test_equal_advantages_are_standardized_to_0(value: float, size: int) -> None
         assert (standardized(x) == 0).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_standardizing_does_not_hide_what_is_not_finite(bad: float) -> None:
+    assert not np.isfinite(standardized(np.array([1.0, bad, 3.0], np.float32))).all()
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.integers(2, 300), offset=st.sampled_from([0.0, 1.0, -100.0]))
 def test_advantages_are_standardized_as_by_the_reference(seed: int, size: int, offset: float) -> None:
