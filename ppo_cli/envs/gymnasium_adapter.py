@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ppo_cli.envs.base import ArrayStep, Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
-from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env, wrapper_named
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
+from ppo_cli.envs.gymnasium_wrappers import wrapper_named
 from ppo_cli.envs.nonfinite import describe, nonfinite_rows, replaced, rows_with_nonfinite, voided
 from ppo_cli.envs.object_state import capture, restore
 from ppo_cli.envs.supervised import SupervisedVectorEnv, fresh_seeds
@@ -61,7 +62,8 @@ class GymnasiumVecEnv:
         autoreset: Whether a finished episode restarts in the same step or in the next; ``auto`` is what a native
             environment does, and the same step otherwise.
         wrappers: Wrappers for each environment, innermost first: a name from ``gymnasium.wrappers``, ``{name:
-            {keyword: value}}``, or a callable.
+            {keyword: value}}``, or a callable. One that learns moments is refused: ``normalize_obs`` and
+            ``normalize_reward`` of a run do the same, and are saved.
         num_workers: Processes of ``async``, at most one for each environment; 0 is one for each core.
         timeout: Seconds that a worker may take for a step of its environments before it is replaced.
         max_restarts: Workers that may die or hang, and be replaced, before the run ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from ppo_cli.envs.gymnasium_wrappers import Wrapper, require_saved_moments
 from ppo_cli.envs.supervised import SupervisedVectorEnv
 from ppo_cli.parallel import available_cores
 
@@ -63,7 +64,7 @@ def make_vector_env(
     kwargs: dict[str, Any],
     vectorization: str,
     autoreset: str,
-    wrappers: Sequence[Callable[[Any], Any]],
+    wrappers: Sequence[Wrapper],
     workers: Workers,
 ) -> AnyVectorEnv:
     """Gymnasium's own vector environment for these settings; the words are those of ``GymnasiumVecEnv``.
@@ -95,22 +96,23 @@ def make_vector_env(
         raise ValueError(f"{spec.id} could not be made with kwargs {kwargs}: {error}") from error
 
 
-def make_single(spec: EnvSpec, kwargs: dict[str, Any], wrappers: Sequence[Callable[[Any], Any]]) -> gym.Env[Any, Any]:
+def make_single(spec: EnvSpec, kwargs: dict[str, Any], wrappers: Sequence[Wrapper]) -> gym.Env[Any, Any]:
     """One environment in its wrappers."""
     env = gym.make(spec, **kwargs)
     for wrapper in wrappers:
         env = wrapper(env)
+    require_saved_moments(env)
     return env
 
 
-def _make_native(
-    spec: EnvSpec, num_envs: int, kwargs: dict[str, Any], wrappers: Sequence[Callable[[Any], Any]]
-) -> AnyVectorEnv:
+def _make_native(spec: EnvSpec, num_envs: int, kwargs: dict[str, Any], wrappers: Sequence[Wrapper]) -> AnyVectorEnv:
     if not spec.vector_entry_point:
         raise ValueError(f"{spec.id} has no vector entry point: use vectorization=sync or async")
     if wrappers:
         raise ValueError(f"{spec.id} steps natively, where wrappers cannot be put in: use vectorization=sync or async")
-    return gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    require_saved_moments(env)
+    return env
 
 
 def autoreset_mode(env: AnyVectorEnv) -> str:
@@ -118,22 +120,6 @@ def autoreset_mode(env: AnyVectorEnv) -> str:
     names = {form: mode.name.lower() for mode in AutoresetMode for form in (mode, mode.name, mode.value)}
     declared = env.metadata.get("autoreset_mode", "")
     return names.get(declared, str(declared))
-
-
-def wrapper_named(wrapper: str | Mapping[str, Mapping[str, Any]] | Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One entry of ``wrappers`` as a function from environment to environment.
-
-    Raises:
-        ValueError: if ``gymnasium.wrappers`` has none of that name.
-    """
-    if callable(wrapper):
-        return wrapper
-    name, keywords = (wrapper, {}) if isinstance(wrapper, str) else next(iter(wrapper.items()))
-    if name not in gym.wrappers.__all__ or name == "vector":
-        nearest = difflib.get_close_matches(name, gym.wrappers.__all__, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"gymnasium.wrappers has no {name!r}{hint}")
-    return lambda env: getattr(gym.wrappers, name)(env, **keywords)
 
 
 class _FinalObsKept(gym.Wrapper[Any, Any, Any, Any]):

@@ -24,7 +24,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals to a process group reach the workers too: the run that they work for decides when it is over."""
 
 GYMNASIUM = Path(gym.__file__).parent
-OURS = [str(Path(__file__).with_name(name)) for name in ("worker.py", "gymnasium_making.py")]
+OURS = [str(Path(__file__).with_name(name)) for name in ("worker.py", "gymnasium_making.py", "gymnasium_wrappers.py")]
 NOISE = (*OURS, *(str(GYMNASIUM / part) for part in ("vector", "wrappers", "core.py")))
 """Files whose lines in a traceback say nothing about the environment."""
 

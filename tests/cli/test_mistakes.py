@@ -110,6 +110,17 @@ MISTAKES = {
     "env=gymnasium env.id=my_lab:Corridor-v0": (
         "env.id=my_lab:Corridor-v0: imports my_lab; if you trust its code, say trust=my_lab"
     ),
+    "env=gymnasium env.id=CartPole-v1 env.wrappers=[NormalizeObservation]": (
+        "wrappers: NormalizeObservation begins anew in each environment and is not saved with the policy: evaluations "
+        "would be wrong; normalize_obs=true does the same and is saved"
+    ),
+    "env=gymnasium env.id=CartPole-v1 'env.wrappers=[3]'": (
+        "wrappers: 3: expected a name from gymnasium.wrappers, or {name: {keyword: value}}"
+    ),
+    "env=gymnasium env.id=CartPole-v1 'env.wrappers=[{ClipReward: {min_reward: 0}, FlattenObservation: {}}]'": (
+        "wrappers: 2 names in one entry; expected one in each: "
+        "[{ClipReward: {min_reward: 0}}, {FlattenObservation: {}}]"
+    ),
     "resume=nowhere": "nowhere: there is no such run folder",
     "resume=latest": "latest: there is no run with a checkpoint in outputs/",
     "-m env=cartpole,minesweper": (

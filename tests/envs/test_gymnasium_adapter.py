@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -424,6 +425,66 @@ def test_wrappers_are_named_with_their_keywords(make):
     assert step.reward.tolist() == [1, 1]
     with pytest.raises(ValueError, match="has no 'FlatenObservation'; did you mean FlattenObservation"):
         make(2, "TestCounter-v0", wrappers=["FlatenObservation"])
+
+
+WRAPPER_MISTAKES = {
+    "vector": r"has no 'vector'; expected a name from gymnasium.wrappers, or \{name",
+    "vector.FlattenObservation": "has no 'vector.FlattenObservation'; did you mean FlattenObservation",
+    3: r"wrappers: 3: expected a name from gymnasium.wrappers, or \{name: \{keyword: value\}\}",
+    '{"FrameStackObservation": 4}': r"wrappers: \{'FrameStackObservation': 4\}: expected a name",
+    '{"FrameStackObservation": {"stack_size": 4}, "FlattenObservation": {}}': (
+        r"2 names in one entry; expected one in each: \[\{FrameStackObservation: \{stack_size: 4\}\}, "
+        r"\{FlattenObservation: \{\}\}\]"
+    ),
+    "{}": r"0 names in one entry; expected one in each: \[\{name: \{\}\}\]",
+    "TimeLimit": "wrappers: TimeLimit does not fit: TypeError: .* 'max_episode_steps'",
+    '{"FrameStackObservation": {"stak": 4}}': r"FrameStackObservation with \{'stak': 4\} does not fit: .* 'stak'",
+    "GrayscaleObservation": "wrappers: GrayscaleObservation does not fit: ValueError: .* requires an image",
+}
+
+
+@pytest.mark.parametrize("entry", WRAPPER_MISTAKES)
+def test_a_mistake_in_an_entry_of_wrappers_is_told_with_the_form_that_is_right(make, entry):
+    wrapper = json.loads(entry) if str(entry).startswith("{") else entry
+    with pytest.raises(ValueError, match=WRAPPER_MISTAKES[entry]):
+        make(2, "TestCounter-v0", wrappers=[wrapper])
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "NormalizeObservation",
+        {"NormalizeReward": {"gamma": 0.9}},
+        "vector.NormalizeReward",
+        gym.wrappers.NormalizeObservation,
+    ],
+    ids=str,
+)
+def test_wrappers_whose_moments_no_checkpoint_holds_are_refused_for_the_setting_that_saves_them(
+    make, wrapper, vectorization
+):
+    setting = "normalize_reward=true" if "Reward" in str(wrapper) else "normalize_obs=true"
+    with pytest.raises(ValueError, match=f"is not saved with the policy: .*; {setting} does the same and is saved"):
+        make(2, "TestCounter-v0", wrappers=[wrapper, "FlattenObservation"], vectorization=vectorization)
+
+
+def test_moments_inside_an_environment_are_refused_unless_they_stand_still(make):
+    def normalized(is_still):
+        env = gym.wrappers.NormalizeReward(Counter())
+        env.update_running_mean = not is_still
+        return env
+
+    def native(**settings):
+        return gym.wrappers.vector.NormalizeObservation(NativeCounter(**settings))
+
+    gym.registry["TestCounter-v0"].entry_point = normalized
+    assert make(1, "TestCounter-v0", kwargs={"is_still": True}).reset([1]).tolist() == [[0]]
+    with pytest.raises(ValueError, match="NormalizeReward begins anew"):
+        make(1, "TestCounter-v0", kwargs={"is_still": False})
+    gym.registry["TestNative-v0"].vector_entry_point = native
+    with pytest.raises(ValueError, match="NormalizeObservation begins anew"):
+        make(1, "TestNative-v0", vectorization="native")
 
 
 MASKS = [[True, False, True], [False, True, True], [False, False, False], [True, False, False]]
