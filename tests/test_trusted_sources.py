@@ -22,7 +22,7 @@ DYNAMIC_IMPORTS = {
     "cli/trust.py": "after `target_problem`",
     "policy.py": "after the check against `trust`",
     "cli/validate.py": "ale_py, by its name",
-    "envs/gymnasium_making.py": "after the check against `trusted_modules`",
+    "envs/gymnasium_specs.py": "after the check against `trusted_modules`",
     "__main__.py": "one of our commands",
     "kernels/compiled.py": "numba, by its name",
     "claims/base.py": "one of our claims",

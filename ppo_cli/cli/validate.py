@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,13 +33,6 @@ BOOKKEEPING = ("_target_", "name")
 
 MOST_DIVISORS = 100_000
 """Tried for a suggestion: the batch may be any number that a user types."""
-
-EXTRAS = {
-    "gymnasium.envs.box2d": ("Box2D", "box2d"),
-    "gymnasium.envs.mujoco": ("mujoco", "mujoco"),
-    "ale_py": ("ale_py", "atari"),
-}
-"""Package of an environment's class; the module that it needs, and the extra of ours that installs it."""
 
 
 @dataclass
@@ -204,24 +196,16 @@ def gymnasium_problems(config: Settings) -> Iterator[str]:
         return
     import gymnasium
 
+    from ppo_cli.envs.gymnasium_specs import missing_extra, registered
+
     if importlib.util.find_spec("ale_py"):
         gymnasium.register_envs(importlib.import_module("ale_py"))
-    spec = gymnasium.registry.get(env["id"]) or gymnasium.registry.get(latest_version(env["id"], gymnasium.registry))
-    if spec is None:
+    if (missing := missing_extra(env["id"])) is not None:
+        yield f"env.id={env['id']}: needs {missing[0]}, which is not installed: pip install 'ppo-cli[{missing[1]}]'"
+    elif registered(env["id"]) is None:
         guess = closest(env["id"], gymnasium.registry)
         hint = f"Did you mean env.id={guess}?" if guess else "An environment of your own is env.id=module:id."
         yield f"env.id={env['id']}: Gymnasium knows no environment of this name. {hint}"
-        return
-    entry_point = str(spec.entry_point or spec.vector_entry_point)
-    for prefix, (module, extra) in EXTRAS.items():
-        if entry_point.startswith(prefix) and importlib.util.find_spec(module) is None:
-            yield f"env.id={env['id']}: needs {module}, which is not installed: pip install 'ppo-cli[{extra}]'"
-
-
-def latest_version(env_id: str, registry: Mapping[str, Any]) -> str:
-    """``CartPole`` means the highest ``CartPole-v...``, as in Gymnasium."""
-    versions = [name for name in registry if re.fullmatch(re.escape(env_id) + r"-v\d+", name)]
-    return max(versions, key=lambda name: int(name.rpartition("-v")[2]), default=env_id)
 
 
 def folder_problems(config: Settings) -> Iterator[str]:

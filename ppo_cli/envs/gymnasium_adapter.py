@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ppo_cli.envs.base import ArrayStep, Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
-from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, find_spec, make_vector_env
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, make_vector_env
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
+from ppo_cli.envs.gymnasium_specs import find_spec
 from ppo_cli.envs.gymnasium_wrappers import wrapper_named
 from ppo_cli.envs.nonfinite import describe, nonfinite_rows, replaced, rows_with_nonfinite, voided
 from ppo_cli.envs.object_state import capture, restore

@@ -121,6 +121,16 @@ MISTAKES = {
         "wrappers: 2 names in one entry; expected one in each: "
         "[{ClipReward: {min_reward: 0}}, {FlattenObservation: {}}]"
     ),
+    "env=gymnasium env.id=ALE/Pong-v5": (
+        "env.id=ALE/Pong-v5: needs ale_py, which is not installed: pip install 'ppo-cli[atari]'"
+    ),
+    "env=gymnasium env.id=HalfCheetah-v2": (
+        "HalfCheetah-v2 could not be made: ImportError: The mujoco v2 and v3 based environments have been moved to the "
+        "gymnasium-robotics project (https://github.com/Farama-Foundation/gymnasium-robotics)."
+    ),
+    "env=gymnasium env.id=FrozenLake-v1 'env.kwargs={map_name: nosuch}'": (
+        "FrozenLake-v1 could not be made with kwargs {'map_name': 'nosuch'}: KeyError: 'nosuch'"
+    ),
     "resume=nowhere": "nowhere: there is no such run folder",
     "resume=latest": "latest: there is no run with a checkpoint in outputs/",
     "-m env=cartpole,minesweper": (

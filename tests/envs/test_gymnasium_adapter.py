@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from ppo_cli.envs import gymnasium_making
+from ppo_cli.envs import gymnasium_specs
 from ppo_cli.envs.gymnasium_adapter import GymnasiumVecEnv
 
 SEEDS = [11, 22, 33]
@@ -259,7 +259,7 @@ def test_unknown_autoreset_modes_are_refused_natively_and_avoided_automatically(
 def test_native_mode_may_be_declared_by_name_and_must_match_what_is_asked(make):
     gym.registry["TestNative-v0"].vector_entry_point = partial(NativeCounter, mode="NextStep")
     assert make(2, "TestNative-v0", vectorization="native").autoreset == "next_step"
-    with pytest.raises(ValueError, match="autoreset next_step, but same_step was asked for"):
+    with pytest.raises(ValueError, match="autoreset next_step, but same_step was asked for: use vectorization=sync"):
         make(2, "TestNative-v0", vectorization="native", autoreset="same_step")
 
 
@@ -546,12 +546,54 @@ def test_missing_package_names_the_extra(make, monkeypatch):
     monkeypatch.delitem(sys.modules, "gymnasium.envs.box2d", raising=False)
     with pytest.raises(ValueError, match=r"LunarLander-v3 needs .* pip install 'ppo-cli\[box2d\]'"):
         make(2, "LunarLander-v3")
-    monkeypatch.setitem(gymnasium_making.EXTRAS, "no_such", "toys")
+    monkeypatch.setitem(gymnasium_specs.EXTRAS, "no_such", ("no_such_package_here", "toys"))
     with pytest.raises(ValueError, match=r"pip install 'ppo-cli\[toys\]'"):
         make(2, "TestNoPackage-v0")
-    monkeypatch.delitem(gymnasium_making.EXTRAS, "no_such")
+    monkeypatch.delitem(gymnasium_specs.EXTRAS, "no_such")
     with pytest.raises(ValueError, match="package that is not installed: No module named 'no_such_package_here'"):
         make(2, "TestNoPackage-v0")
+
+
+def test_an_id_without_a_version_is_the_latest_one(make):
+    for version in (9, 10):
+        gym.register(
+            f"TestAged-v{version}", entry_point=Picture, kwargs={"shape": (version,)}, disable_env_checker=True
+        )
+    try:
+        assert make(1, "TestAged").single_observation_space.shape == (10,)
+    finally:
+        for version in (9, 10):
+            del gym.registry[f"TestAged-v{version}"]
+
+
+def test_what_gymnasiums_own_environments_raise_about_a_setting_costs_a_line(make):
+    with pytest.raises(ValueError, match=r"FrozenLake-v1 could not be made with kwargs .*: KeyError: 'nosuch'"):
+        make(1, "FrozenLake-v1", kwargs={"map_name": "nosuch"})
+    with pytest.raises(ValueError, match=r"HalfCheetah-v2 could not be made: ImportError: .* gymnasium-robotics"):
+        make(1, "HalfCheetah-v2")
+
+
+def test_what_an_environment_of_ones_own_raises_keeps_its_traceback(make):
+    def broken():
+        return {}["no such key"]
+
+    gym.registry["TestCounter-v0"].entry_point = broken
+    with pytest.raises(KeyError):
+        make(1, "TestCounter-v0")
+
+
+@pytest.mark.parametrize("steps", [0, -2, 1.5, "many"])
+@pytest.mark.parametrize("id", ["CartPole-v1", "Acrobot-v1"])
+def test_a_time_limit_is_a_whole_number_of_steps(make, id, steps):
+    with pytest.raises(ValueError, match=f"kwargs.max_episode_steps={steps}: expected a whole number at least 1"):
+        make(1, id, kwargs={"max_episode_steps": steps})
+
+
+def test_a_module_that_is_not_there_is_named_itself(make):
+    with pytest.raises(ValueError, match=r"nomod:X-v0: there is no module nomod$"):
+        make(1, "nomod:X-v0", trusted_modules=["nomod"])
+    with pytest.raises(ValueError, match=r"there is no module my_envs.py; a file is named without .py: my_envs:X-v0"):
+        make(1, "my_envs.py:X-v0", trusted_modules=["my_envs"])
 
 
 def test_unknown_keyword_is_named(make):
