@@ -6,7 +6,7 @@ code; hydra-core is held below 1.4 in pyproject.toml.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -296,8 +296,10 @@ def choices_of(config: DictConfig) -> dict[str, Any]:
     return dict(config.hydra.runtime.choices)
 
 
-def resolve(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(config: DictConfig, choices: Mapping[str, Any], swept: Collection[str] = ()) -> dict[str, Any]:
     """The settings as a plain dict without interpolations; Hydra's own part left out, names of the choices filled in.
+
+    Those in ``swept`` need no value: each job has its own.
 
     Raises:
         UserError: an interpolation leads nowhere.
@@ -308,7 +310,8 @@ def resolve(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         for group in ("env", "algo", "network"):
             if OmegaConf.is_dict(config.get(group)) and "name" not in config[group]:
                 config[group].name = choices.get(group, "custom")
-    if missing := [name for name, value in walk(OmegaConf.to_container(config, resolve=False)) if value == "???"]:
+    missing = [name for name, value in walk(OmegaConf.to_container(config, resolve=False)) if value == "???"]
+    if missing := [name for name in missing if name not in swept]:
         raise UserError(*(f"{name} has no default: {name}=..." for name in missing))
     try:
         plain = OmegaConf.to_container(config, resolve=True)

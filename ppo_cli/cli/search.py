@@ -105,9 +105,10 @@ def preset_space(composer: Composer, words: Sequence[str], settings: Settings) -
         UserError: there is no such file, or several algorithms were named.
     """
     given = dict(word.split("=", 1) for word in words)
-    for name in ("env", "algo", "network", "experiment"):
+    for name in ("env", "env.id", "algo", "network", "experiment"):
         if "," in given.get(name, ""):
-            raise UserError(f"{name}={given[name]}: a search is about one {name}; ppo-train -m compares several")
+            what = "env" if name == "env.id" else name
+            raise UserError(f"{name}={given[name]}: a search is about one {what}; ppo-train -m compares several")
     name = settings["space"] or given.get("algo", "ppo")
     options = composer.options("space")
     if name not in options:

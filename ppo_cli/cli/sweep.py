@@ -105,9 +105,10 @@ def combinations(overrides: list[Override]) -> Iterator[list[str]]:
 
 def sweep_of(config: DictConfig, jobs: Sequence[Settings], settings: list[Override], flags: list[str]) -> Sweep:
     """The sweep that these settings of the command line mean; ``config`` is what its ``jobs`` share."""
-    shared = {name: value for name, value in resolve(config, choices_of(config)).items() if name not in NOT_COMPARED}
     given = {override.get_key_element().lstrip("+"): override for override in settings}
     swept = {name: swept_values(override) for name, override in given.items() if override.is_sweep_override()}
+    resolved = resolve(config, choices_of(config), swept)
+    shared = {name: value for name, value in resolved.items() if name not in NOT_COMPARED}
     words = [
         f"{override.get_key_element()}={override.get_value_element_as_str()}"
         for name, override in given.items()

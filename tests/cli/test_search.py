@@ -311,6 +311,10 @@ def test_a_killed_search_goes_on_where_it_was(lab: SearchShell) -> None:
         (["sampler=tpee"], "sampler=tpee: expected one of tpe, random; did you mean tpe?"),
         (["space=none_such"], "space=none_such: there is no such file in space/. Choose from: a2c, levels, ppo"),
         (["env=level,cartpole"], "env=level,cartpole: a search is about one env; ppo-train -m compares several"),
+        (
+            ["env=gymnasium", "env.id=CartPole-v1,Acrobot-v1"],
+            "env.id=CartPole-v1,Acrobot-v1: a search is about one env; ppo-train -m compares several",
+        ),
         (["clip=interval(-1,0.3)"], "clip=-1: expected a number above 0"),
         (["env.level=0.5"], "ppo-search: nothing to try; give a setting several values, as in clip=interval(0.1,0.4)"),
         (["-m"], "--multirun: ppo-search has no such flag"),

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from ppo_cli.cli.arguments import UserError
 from ppo_cli.cli.sweep import Sweep
-from tests.cli.helpers import Shell
+from tests.cli.helpers import SHORT_RUN, Shell
 from tests.runs import assert_same, final_checkpoint, metrics
 
 FAULTY = '''
@@ -195,6 +196,25 @@ def test_the_answer_averages_over_seeds_and_names_the_best_settings(lab: Shell) 
         "best", "ppo-train", *(shlex.quote(word) for word in WORDS if "total" not in word), "total_env_steps=2048",
         "gamma=0.5", "learning_rate=0.01",
     }  # fmt: skip
+
+
+GYMNASIUM = ("-m", "env=gymnasium", *SHORT_RUN[1:], "num_minibatches=2", "accelerate=eager", "quiet=true", "jobs=1")
+
+
+@pytest.mark.parametrize(("name", "folder"), [((), "gymnasium"), (("env.name=x",), "x")])
+def test_a_sweep_over_environments_of_gymnasium_goes_on_as_any_other(
+    shell: Shell, name: tuple[str, ...], folder: str
+) -> None:
+    command = (*GYMNASIUM, "env.id=CartPole,FrozenLake-v1", *name)
+    assert shell.train(*command) == 0, shell.err
+    (sweep,) = (shell.folder / "outputs" / folder / "ppo").iterdir()
+    assert [run.name for run in shell.runs] == ["env.id=CartPole", "env.id=FrozenLake-v1"]
+    names = [yaml.safe_load((run / "config.yaml").read_text())["env"]["name"] for run in shell.runs]
+    assert names == ([folder] * 2 if name else ["CartPole", "FrozenLake-v1"])
+    before = [summary_of(run) for run in shell.runs]
+    assert shell.train(*command) == 0
+    assert [summary_of(run) for run in shell.runs] == before, "nothing was left to do"
+    assert list(sweep.parent.iterdir()) == [sweep]
 
 
 def test_several_seeds_inside_a_sweep(lab: Shell) -> None:
