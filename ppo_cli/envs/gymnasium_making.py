@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
@@ -114,11 +115,29 @@ def autoreset_mode(env: AnyVectorEnv) -> str:
 
 
 class _FinalObsKept(gym.Wrapper[Any, Any, Any, Any]):
-    """Copies an episode's last observation, since an environment may reset into the same buffer."""
+    """Copies an episode's last observation, since an environment may reset into the same buffer.
+
+    Observations of another shape than the environment's space go no further: a batch has no place for them.
+    """
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401 - what Gymnasium takes
+        obs, info = self.env.reset(**settings)
+        return self._checked(obs), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any action
         obs, reward, terminated, truncated, info = self.env.step(action)
+        self._checked(obs)
         return copy.copy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+
+    def _checked(self, obs: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        shape = self.observation_space.shape  # no attribute, which checkpoints of before would not hold
+        if shape is not None and np.shape(obs) != shape:
+            spec = self.unwrapped.spec
+            raise ValueError(
+                f"{spec.id if spec else self.unwrapped} gave an observation of shape {list(np.shape(obs))}, but its "
+                f"observation_space has shape {list(shape)}"
+            )
+        return obs
 
 
 def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

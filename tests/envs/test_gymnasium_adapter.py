@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -410,6 +411,34 @@ def test_dict_observations_are_flattened_and_other_structures_refused(make):
     endless = spaces.Sequence(spaces.Discrete(3))
     with pytest.raises(ValueError, match=r"TestSpaces-v0 has observations of Sequence.*FlattenObservation"):
         make(2, "TestSpaces-v0", kwargs={"observation_space": endless})
+
+
+class Misshapen(Spaces):
+    """Gives observations of another shape than it declares, from the first or from the second one on."""
+
+    def __init__(self, first, then):
+        super().__init__()
+        self.first, self.then = first, then
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(self.first, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(self.then, np.float32), 0.0, True, False, {}
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (1, 2), ()], ids=str)
+def test_an_observation_of_the_wrong_shape_names_the_environment_and_both_shapes(make, shape):
+    message = re.escape(
+        f"TestSpaces-v0 gave an observation of shape {list(shape)}, but its observation_space has shape [2]"
+    )
+    gym.registry["TestSpaces-v0"].entry_point = Misshapen
+    with pytest.raises(ValueError, match=message):
+        make(2, "TestSpaces-v0", kwargs={"first": shape, "then": (2,)})
+    env = make(2, "TestSpaces-v0", kwargs={"first": (2,), "then": shape})
+    env.reset([1, 2])
+    with pytest.raises(ValueError, match=message):
+        env.step(torch.zeros(2, dtype=torch.int64))
 
 
 def at_most_one(env):
