@@ -28,7 +28,7 @@ from ppo_cli.networks.board import Board
 from ppo_cli.networks.conv import Conv
 from ppo_cli.networks.mlp import MLP
 from ppo_cli.normalize import ObsNormalizer
-from ppo_cli.spaces import space_from_json
+from ppo_cli.spaces import flattened, space_from_json
 from ppo_cli.types import Obs
 
 FORMAT = 1
@@ -55,6 +55,7 @@ class PolicySpaces(NamedTuple):
     obs: spaces.Space[Any]
     action: spaces.Space[Any]
     env_action: spaces.Space[Any] | None  # None where the environment takes the network's actions as they are
+    env_obs: spaces.Space[Any] | None = None  # what is flattened before it goes in; None where it goes in as it is
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Policy:
             What the environment's ``step`` takes: an action [*A], or [B, *A] for a batch.
 
         Raises:
-            ValueError: the observation has another shape than those that the policy learned from.
+            ValueError: the observation is of another kind or shape than those that the policy learned from.
         """
         batch, is_single = self._batch(obs)
         distribution, _ = self.network(self.obs_normalizer(batch))
@@ -101,12 +102,25 @@ class Policy:
         """Tensors with a leading dimension, and whether it was added."""
         space = self.spaces.obs
         if not isinstance(space, spaces.Dict):
-            return _rows(obs, space, "obs", is_sized=True)
+            return _obs_rows(obs, space, self.spaces.env_obs)
         if not isinstance(obs, Mapping) or set(obs) != set(space):
             raise ValueError(f"expected a dict of {' and '.join(space)}")
         is_sized = not isinstance(self.network, Board)  # which plays boards of any size
-        parts = {name: _rows(obs[name], space[name], name, is_sized=is_sized) for name in space}
+        parts = {
+            name: _obs_rows(obs[name], space[name], self.spaces.env_obs)
+            if name == "obs"
+            else _rows(obs[name], space[name], name, is_sized=is_sized)
+            for name in space
+        }
         return {name: rows for name, (rows, _) in parts.items()}, all(is_single for _, is_single in parts.values())
+
+
+def _obs_rows(obs: Any, space: spaces.Space[Any], env_obs: spaces.Space[Any] | None) -> tuple[Tensor, bool]:  # noqa: ANN401
+    """An environment's observations as rows of ``space``, flattened where they are no arrays; and whether it is one."""
+    if env_obs is None:
+        return _rows(obs, space, "obs", is_sized=True)
+    rows, is_single = flattened(env_obs, obs)
+    return _rows(rows, space, "obs", is_sized=True)[0], is_single
 
 
 def _rows(value: ArrayLike | Tensor, space: spaces.Space[Any], name: str, *, is_sized: bool) -> tuple[Tensor, bool]:
@@ -172,11 +186,12 @@ def read_policy(description: dict[str, Any], data: bytes, *, trust: Sequence[str
         PolicyError: they do not fit together, or name a network that is not trusted. Other exceptions mean the same.
     """
     tensors = safetensors.torch.load(data)
-    env_action = description["env_action_space"]
+    env_action, env_obs = description["env_action_space"], description.get("env_observation_space")
     policy_spaces = PolicySpaces(
         space_from_json(description["observation_space"]),
         space_from_json(description["action_space"]),
         space_from_json(env_action) if env_action is not None else None,
+        space_from_json(env_obs) if env_obs is not None else None,  # exports of before have none
     )
     network = build_network(description["network"], policy_spaces, tensors, trust)
     moments = {name.removeprefix(MOMENTS): value for name, value in tensors.items() if name.startswith(MOMENTS)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,17 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "shape": list(space.shape)}
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [space_to_json(inner) for inner in space]}
     if isinstance(space, spaces.Box):
         bounds = {"low": _bounds_to_json(space.low), "high": _bounds_to_json(space.high)}
         return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
-    raise ValueError(f"{space} cannot be written as JSON; a policy here has Box, Discrete, MultiBinary and Dict spaces")
+    raise ValueError(
+        f"{space} cannot be written as JSON; a policy here has Box, Discrete, MultiBinary, MultiDiscrete, Dict and "
+        "Tuple spaces"
+    )
 
 
 def space_from_json(node: Any) -> spaces.Space[Any]:  # noqa: ANN401 - whatever stands in a stranger's file
@@ -42,7 +49,17 @@ def space_from_json(node: Any) -> spaces.Space[Any]:  # noqa: ANN401 - whatever 
     """
     match node:
         case {"type": "Dict", "spaces": dict() as inner}:
-            return spaces.Dict({str(name): space_from_json(part) for name, part in inner.items()})
+            return spaces.Dict([(str(name), space_from_json(part)) for name, part in inner.items()])  # a dict is sorted
+        case {"type": "Tuple", "spaces": list() as inner}:
+            return spaces.Tuple([space_from_json(part) for part in inner])
+        case {"type": "MultiDiscrete", "nvec": list() as nvec, "start": list() as start} if (
+            len(nvec) == len(start) > 0
+            and all(type(n) is int for n in [*nvec, *start])
+            and all(0 < n <= MOST_ELEMENTS for n in nvec)
+            and sum(nvec) <= MOST_ELEMENTS
+            and all(abs(n) < 2**62 for n in start)
+        ):
+            return spaces.MultiDiscrete(nvec, start=start)
         case {"type": "Discrete", "n": int(n), "start": int(start)} if 0 < n <= MOST_ELEMENTS and abs(start) < 2**62:
             return spaces.Discrete(n, start=start)
         case {"type": "MultiBinary", "shape": list() as shape}:
@@ -84,3 +101,33 @@ def _bounds_from_json(node: Any, shape: Sequence[int], unbounded: float) -> NDAr
         raise ValueError("bounds are numbers or null")
     numbers = np.array([unbounded if value is None else value for value in values], dtype=np.float64)
     return numbers.reshape(shape) if isinstance(node, list) else np.full(shape, numbers[0])
+
+
+def flattened(space: spaces.Space[Any], value: Any) -> tuple[NDArray[Any], bool]:  # noqa: ANN401 - any observation
+    """Observations of ``space`` as Gymnasium's ``FlattenObservation`` gives them, [B, n], and whether it is only one.
+
+    Args:
+        space: Of one observation; of the kinds that can be written as JSON.
+        value: One observation, or a batch of them as Gymnasium's vector environments give it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner: dict[Any, Any] = dict(space.spaces if isinstance(space, spaces.Dict) else enumerate(space.spaces))
+        is_tuple = isinstance(value, tuple) and isinstance(space, spaces.Tuple)
+        given = dict(enumerate(value)) if is_tuple else value
+        if not isinstance(given, Mapping) or set(given) != set(inner):
+            raise ValueError(f"expected an observation of {space}, got {value!r:.80}")
+        parts = [flattened(part, given[name]) for name, part in inner.items()]
+        if len({(len(rows), is_single) for rows, is_single in parts}) != 1:
+            raise ValueError(f"the parts of an observation of {space} are not of one batch")
+        return np.concatenate([rows for rows, _ in parts], axis=1), parts[0][1]
+    array, shape = np.asarray(value), space.shape or ()
+    is_single = array.ndim == len(shape)
+    rows = array[None] if is_single else array
+    counts = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    if rows.shape[1:] != shape or rows.ndim == 0 or (counts and not all(space.contains(row) for row in rows)):
+        raise ValueError(f"expected an observation of {space}, or a batch of them, got {value!r:.80}")
+    flat: list[Any] = [spaces.flatten(space, row) for row in rows]
+    return np.stack(flat), is_single

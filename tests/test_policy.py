@@ -10,12 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_cli.export import Graph, policy_files, write_files
+from ppo_cli.export import Graph, policy_files, tensors_of, write_files
 from ppo_cli.networks.mlp import MLP
-from ppo_cli.policy import PolicyError, load_policy, read_policy
+from ppo_cli.normalize import ObsNormalizer
+from ppo_cli.policy import Policy, PolicyError, load_policy, read_policy
 from ppo_cli.random_obs import random_obs
 from ppo_cli.spaces import space_from_json, space_to_json
 from tests.policies import CELLS, HALF_BOUNDED, IMAGE, KINDS, MASKED, VECTOR, made
@@ -27,7 +29,18 @@ def written(folder: Path, kind: str = "mlp") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("space", [VECTOR, MASKED, IMAGE, CELLS, HALF_BOUNDED, spaces.Discrete(3, start=-2)])
+STRUCTURED = [
+    spaces.Discrete(4, start=-2),
+    spaces.MultiBinary(3),
+    spaces.MultiBinary([2, 3]),
+    spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    spaces.Dict([("place", spaces.Box(-1, 1, (2, 2))), ("kind", spaces.Discrete(3))]),  # not in alphabetical order
+    spaces.Tuple([spaces.Discrete(9), spaces.Tuple([spaces.Box(-5, 5, (2,)), spaces.MultiBinary(2)])]),
+]
+"""What Gymnasium gives and a policy reads flattened."""
+
+
+@pytest.mark.parametrize("space", [VECTOR, MASKED, IMAGE, CELLS, HALF_BOUNDED, *STRUCTURED])
 def test_a_space_comes_back_as_it_was(space: spaces.Space[Any]) -> None:
     assert space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))) == space
 
@@ -48,6 +61,10 @@ def test_a_space_comes_back_as_it_was(space: spaces.Space[Any]) -> None:
         {"type": "Box", "dtype": "float32", "shape": [2], "low": [0, 0, 0], "high": 1},
         {"type": "Box", "dtype": "uint8", "shape": [2], "low": None, "high": 1},
         {"type": "Dict", "spaces": {"obs": {"type": "Text"}}},
+        {"type": "Tuple", "spaces": {}},
+        {"type": "MultiDiscrete", "nvec": [2, 0], "start": [0, 0]},
+        {"type": "MultiDiscrete", "nvec": [2], "start": [0, 0]},
+        {"type": "MultiDiscrete", "nvec": [2**23, 2**23, 2**23], "start": [0, 0, 0]},
     ],
 )
 def test_what_is_no_space_is_refused(node: object) -> None:
@@ -88,6 +105,44 @@ def test_an_action_is_what_the_graph_and_the_environment_take(tmp_path: Path, ki
         if "legal" in names:
             start = int(getattr(target, "start", 0))
             assert arrays[names.index("legal")][row][action - start]
+
+
+def structured_policy(env_obs: spaces.Space[Any], *, is_masked: bool = False) -> Policy:
+    flat: spaces.Space[Any] = spaces.flatten_space(env_obs)
+    assert isinstance(flat, spaces.Box)
+    obs: spaces.Space[Any] = spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
+    obs = spaces.Dict(obs=obs, legal=spaces.MultiBinary(3)) if is_masked else obs
+    network = MLP(obs, spaces.Discrete(3), hidden=[8])
+    description = {
+        "network": {"class": "MLP", "settings": {"hidden": [8]}},
+        "observation_space": space_to_json(obs),
+        "action_space": space_to_json(spaces.Discrete(3)),
+        "env_action_space": None,
+        "env_observation_space": space_to_json(env_obs),
+    }
+    return read_policy(description, tensors_of(network, ObsNormalizer((), enabled=False)))
+
+
+@pytest.mark.parametrize("space", STRUCTURED, ids=str)
+def test_observations_that_are_no_array_are_taken_as_the_environment_gives_them(space: spaces.Space[Any]) -> None:
+    policy, batch = structured_policy(space), batch_space(space, 16)
+    space.seed(1)
+    singles = [space.sample() for _ in range(16)]
+    together = concatenate(space, singles, create_empty_array(space, 16))
+    assert together in batch
+    rows = np.stack([spaces.flatten(space, single) for single in singles]).astype(np.float32)
+    expected = policy.network(torch.from_numpy(rows))[0].mode().tolist()
+    assert [int(policy.act(single)) for single in singles] == expected
+    assert policy.act(together).tolist() == expected
+    masked = structured_policy(space, is_masked=True)
+    assert masked.act({"obs": singles[0], "legal": np.array([0, 1, 0], np.int8)}) == 1
+
+
+@pytest.mark.parametrize("space", STRUCTURED, ids=str)
+@pytest.mark.parametrize("obs", [2.5, 77, None, {"place": 1}, (3,), np.zeros((2, 7)), "word"], ids=str)
+def test_an_observation_of_another_kind_is_refused(space: spaces.Space[Any], obs: Any) -> None:
+    with pytest.raises(ValueError, match="expected an observation of"):
+        structured_policy(space).act(obs)
 
 
 def test_drawn_actions_follow_the_policy_and_the_generator(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def description(config: Settings, env: VecEnv, state: TrainState, run: Path) -> 
         "network": described_network(config, env),
         "observation_space": space_to_json(env.single_observation_space),
         "action_space": space_to_json(env.single_action_space),
+        "env_observation_space": env_observation_space(env),
         "env_action_space": None if space is None else space_to_json(space),
         "normalize_obs": f"(obs - mean) / sqrt(variance + 1e-8), within {CLIP:g}" if config["normalize_obs"] else None,
         "env": config["env"],
@@ -105,6 +106,14 @@ def described_network(config: Settings, env: VecEnv) -> dict[str, Any]:
 def env_action_space(env: VecEnv) -> spaces.Space[Any] | None:
     """What a Gymnasium environment itself takes; None where the policy's actions are taken as they are."""
     return env.env_action_space if isinstance(env, GymnasiumVecEnv) else None
+
+
+def env_observation_space(env: VecEnv) -> dict[str, Any] | None:
+    """What a Gymnasium environment itself gives; None where it is not flattened, or of a kind that has no JSON."""
+    space = env.flattened_space if isinstance(env, GymnasiumVecEnv) else None
+    with suppress(ValueError):
+        return None if space is None else space_to_json(space)
+    return None
 
 
 def figures(path: Path, env_steps: int) -> dict[str, float]:

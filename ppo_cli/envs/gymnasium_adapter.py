@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ppo_cli.envs.base import ArrayStep, Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
-from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, make_vector_env
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, make_single, make_vector_env
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
 from ppo_cli.envs.gymnasium_specs import find_spec
 from ppo_cli.envs.gymnasium_wrappers import wrapper_named
@@ -108,13 +108,16 @@ class GymnasiumVecEnv:
             trusted_modules=trusted_modules,
         )
         self._against_copying: str | None = None  # empty: tried, and they play alike
+        spec, made_with = find_spec(id, trusted_modules), dict(kwargs or {})
+        around = [wrapper_named(wrapper) for wrapper in wrappers]
+        self._make_plain = partial(make_single, spec, made_with, around)
         self._env = make_vector_env(
-            find_spec(id, trusted_modules),
+            spec,
             num_envs,
-            dict(kwargs or {}),
+            made_with,
             vectorization,
             autoreset,
-            [wrapper_named(wrapper) for wrapper in wrappers],
+            around,
             Workers(num_workers, timeout, max_restarts),
         )
         is_native = not isinstance(self._env, SyncVectorEnv | SupervisedVectorEnv)
@@ -180,6 +183,13 @@ class GymnasiumVecEnv:
     def env_action_space(self) -> spaces.Space[Any]:
         """What the environment itself takes, of which ``single_action_space`` is the policy's view."""
         return self._env.single_action_space
+
+    @property
+    def flattened_space(self) -> spaces.Space[Any] | None:
+        """What one environment gives, its wrappers included; None where that is an array, which is not flattened."""
+        env = self._make_plain()
+        env.close()
+        return None if isinstance(env.observation_space, spaces.Box) else env.observation_space
 
     @property
     def render_modes(self) -> Sequence[str]:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 
 from ppo_cli.policy import load_policy
@@ -34,6 +35,20 @@ def test_an_exported_policy_plays_as_the_run_does_and_in_five_lines(shell: Shell
         action = policy.act(obs)
         assert env.action_space.contains(action)
         obs, *_ = env.step(action)
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "async"])
+@pytest.mark.parametrize("id", ["FrozenLake-v1", "Blackjack-v1"])
+def test_an_exported_policy_takes_what_gymnasium_gives_though_it_is_no_array(
+    shell: Shell, id: str, vectorization: str
+) -> None:
+    run = trained(shell, "env=gymnasium", f"env.id={id}", f"env.vectorization={vectorization}", *SHORT_RUN[1:])
+    assert shell.export("latest") == 0, shell.err
+    policy = load_policy(run / "export")
+    env = gymnasium.make(id)
+    obs, _ = env.reset(seed=1)
+    assert not isinstance(obs, np.ndarray)
+    assert env.action_space.contains(policy.act(obs))
 
 
 def test_what_is_shared_has_no_path_and_no_name_of_this_machine(shell: Shell) -> None:
