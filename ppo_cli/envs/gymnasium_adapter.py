@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ppo_cli.envs.base import ArrayStep, Autoreset, Fault, NoStateError
 from ppo_cli.envs.gymnasium_frames import drawn
-from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, make_single, make_vector_env
+from ppo_cli.envs.gymnasium_making import Workers, autoreset_mode, make_single, make_vector_env, require_shape
 from ppo_cli.envs.gymnasium_spaces import action_translation, emitted_space
 from ppo_cli.envs.gymnasium_specs import find_spec
 from ppo_cli.envs.gymnasium_wrappers import wrapper_named
@@ -261,7 +261,13 @@ class GymnasiumVecEnv:
 
     def _play(self, action: NDArray[Any]) -> tuple[ArrayStep, dict[str, Any], dict[str, Any]]:
         """One step: what the trainer sees of it, the infos [N], and those of the episodes that ended."""
-        env_obs, reward, terminated, truncated, info = self._env.step(self._to_env_action(action))
+        try:
+            env_obs, reward, terminated, truncated, info = self._env.step(self._to_env_action(action))
+        except ValueError:
+            if isinstance(self._env, SyncVectorEnv):  # the observations may be what did not fit into a batch
+                for env, obs in zip(self._env.envs, self._env._env_obs, strict=True):
+                    require_shape(env, obs)
+            raise
         terminated, truncated = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
         obs = final_obs = self._array(env_obs)
         final_info = info

@@ -122,22 +122,30 @@ class _FinalObsKept(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401 - what Gymnasium takes
         obs, info = self.env.reset(**settings)
-        return self._checked(obs), info
+        require_shape(self, obs)
+        return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any action
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._checked(obs)
-        return copy.copy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+        if terminated or truncated:
+            require_shape(self, obs)  # of all others the batch itself takes care
+            obs = copy.copy(obs)
+        return obs, reward, terminated, truncated, info
 
-    def _checked(self, obs: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
-        shape = self.observation_space.shape  # no attribute, which checkpoints of before would not hold
-        if shape is not None and np.shape(obs) != shape:
-            spec = self.unwrapped.spec
-            raise ValueError(
-                f"{spec.id if spec else self.unwrapped} gave an observation of shape {list(np.shape(obs))}, but its "
-                f"observation_space has shape {list(shape)}"
-            )
-        return obs
+
+def require_shape(env: gym.Env[Any, Any], obs: Any) -> None:  # noqa: ANN401 - whatever the environment gives
+    """Make sure that an observation has the shape that its environment declares.
+
+    Raises:
+        ValueError: naming the environment and both shapes.
+    """
+    shape = env.observation_space.shape
+    if shape is not None and np.shape(obs) != shape:
+        spec = env.unwrapped.spec
+        raise ValueError(
+            f"{spec.id if spec else env.unwrapped} gave an observation of shape {list(np.shape(obs))}, but its "
+            f"observation_space has shape {list(shape)}"
+        )
 
 
 def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

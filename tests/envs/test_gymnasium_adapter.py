@@ -416,26 +416,27 @@ def test_dict_observations_are_flattened_and_other_structures_refused(make):
 class Misshapen(Spaces):
     """Gives observations of another shape than it declares, from the first or from the second one on."""
 
-    def __init__(self, first, then):
+    def __init__(self, first, then, ends=True):
         super().__init__()
-        self.first, self.then = first, then
+        self.first, self.then, self.ends = first, then, ends
 
     def reset(self, *, seed=None, options=None):
         return np.zeros(self.first, np.float32), {}
 
     def step(self, action):
-        return np.zeros(self.then, np.float32), 0.0, True, False, {}
+        return np.zeros(self.then, np.float32), 0.0, self.ends, False, {}
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["last", "in between"])
 @pytest.mark.parametrize("shape", [(3,), (1,), (1, 2), ()], ids=str)
-def test_an_observation_of_the_wrong_shape_names_the_environment_and_both_shapes(make, shape):
+def test_an_observation_of_the_wrong_shape_names_the_environment_and_both_shapes(make, shape, ends):
     message = re.escape(
         f"TestSpaces-v0 gave an observation of shape {list(shape)}, but its observation_space has shape [2]"
     )
     gym.registry["TestSpaces-v0"].entry_point = Misshapen
     with pytest.raises(ValueError, match=message):
         make(2, "TestSpaces-v0", kwargs={"first": shape, "then": (2,)})
-    env = make(2, "TestSpaces-v0", kwargs={"first": (2,), "then": shape})
+    env = make(2, "TestSpaces-v0", kwargs={"first": (2,), "then": shape, "ends": ends})
     env.reset([1, 2])
     with pytest.raises(ValueError, match=message):
         env.step(torch.zeros(2, dtype=torch.int64))
