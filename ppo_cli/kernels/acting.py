@@ -60,7 +60,7 @@ class Rows(NamedTuple):
     log_std: Floats  # [T, N, A] where the policy is Gaussian, else empty
 
 
-@compiled
+@partial(compiled, brief=True)
 def transpose_weights(network: Network, out: Floats) -> None:
     """``out`` [P] as ``parameters``, but with the weights [outputs, inputs] that acting reads as [inputs, outputs]."""
     policy = len(network.layers) - 2
@@ -216,7 +216,7 @@ class Outcome(NamedTuple):
     episode_length: Floats  # [T, N]
 
 
-@compiled
+@partial(compiled, brief=True)
 def record(
     outcome: Outcome,
     valid: Flags,
@@ -267,7 +267,7 @@ def value_of(actor: Actor, scratch: Scratch, raw_obs: Floats, value: Floats) -> 
     values(actor.network, scratch, obs, value, 0, len(obs))
 
 
-@partial(vectorized, allocates=True)
+@partial(vectorized, allocates=True, brief=True)
 def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcome, raw_obs: Floats) -> None:
     """Fill ``next_value`` as `ppo_cli.rollout.Collector.value_successors` does; ``raw_obs`` [N, O] comes next."""
     length, num_envs = rows.value.shape
@@ -282,7 +282,7 @@ def value_successors(actor: Actor, scratch: Scratch, rows: Rows, outcome: Outcom
                 value_of(actor, scratch, outcome.final_obs[t, n : n + 1], outcome.next_value[t, n : n + 1])
 
 
-@vectorized
+@partial(vectorized, brief=True)
 def total(obs: Floats, reward: Floats, next_value: Floats) -> Any:  # noqa: ANN401 (a float32)
     """The sum of everything in obs [T, N, O], reward and next_value [T, N]: finite only if all of it is."""
     sum_of_all = _ZERO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Advantages(NamedTuple):
     value_target: Floats
 
 
-@compiled
+@partial(compiled, brief=True)
 def gae(rows: Advantages, gamma: np.float32, decay: np.float32) -> None:
     """Fill ``advantage`` and ``value_target``; ``decay`` is gamma times lambda."""
     length, num_envs = rows.reward.shape
@@ -44,7 +45,7 @@ def gae(rows: Advantages, gamma: np.float32, decay: np.float32) -> None:
             rows.value_target[t, n] = tail + rows.value[t, n]
 
 
-@compiled
+@partial(compiled, brief=True)
 def explained_variance(value: Floats, value_target: Floats, valid: Flags) -> Any:  # noqa: ANN401 (a float)
     """1 - Var[target - value] / Var[target] over the valid elements [B]; NaN where the target does not vary."""
     count, error_mean, target_mean = 0, 0.0, 0.0

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import vectorized
+from ppo_cli.kernels.compiled import inlined, vectorized
 from ppo_cli.kernels.registers import (
     COLUMNS,
     ROWS,
-    add_block,
-    add_block_end,
-    add_row,
-    add_row_end,
+    product_block,
+    product_block_end,
+    product_row,
+    product_row_end,
     transpose_block,
 )
 from ppo_cli.kernels.vectors import LANES
@@ -40,6 +40,36 @@ _P0, _P1, _P2, _P3, _P4 = (
 _Q1, _Q2, _Q3, _Q4 = (np.float32(c) for c in (0.4677156275, 0.02613624513, 0.0003399278067, 8.454229408e-07))
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
+NOTHING = np.zeros(1, np.float32)
+"""Where sums start from zero: with a step of 0."""
+
+
+@inlined
+def _product(
+    out: Floats,
+    begin: tuple[Floats, int, int] | None,
+    coefficients: Floats | Pairs,
+    offset: int,
+    row: int,
+    column: int,
+    x: Floats | Pairs,
+    rows: int,
+    inner: int,
+    n: int,
+) -> None:
+    """Block by block, as `ppo_cli.kernels.registers` says."""
+    whole, blocked = n - n % COLUMNS, rows - rows % ROWS
+    for j in range(0, whole, COLUMNS):
+        for i in range(0, blocked, ROWS):
+            product_block(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
+        for i in range(blocked, rows):
+            product_row(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
+    for j in range(whole, n, LANES):
+        for i in range(0, blocked, ROWS):
+            product_block_end(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
+        for i in range(blocked, rows):
+            product_row_end(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
+
 
 @vectorized
 def add_product(
@@ -57,17 +87,26 @@ def add_product(
 
     Coefficients and x may be `Pairs`: then c(i, p) x[p, j] is the sum of two products.
     """
-    whole, blocked = n - n % COLUMNS, rows - rows % ROWS
-    for j in range(0, whole, COLUMNS):
-        for i in range(0, blocked, ROWS):
-            add_block(out, i, j, n, coefficients, offset + i * row, row, column, x, inner)
-        for i in range(blocked, rows):
-            add_row(out, i, j, n, coefficients, offset + i * row, row, column, x, inner)
-    for j in range(whole, n, LANES):
-        for i in range(0, blocked, ROWS):
-            add_block_end(out, i, j, n, coefficients, offset + i * row, row, column, x, inner)
-        for i in range(blocked, rows):
-            add_row_end(out, i, j, n, coefficients, offset + i * row, row, column, x, inner)
+    _product(out, None, coefficients, offset, row, column, x, rows, inner, n)
+
+
+@vectorized
+def set_product(
+    out: Floats,
+    starts: Floats,
+    first: int,
+    step: int,
+    coefficients: Floats | Pairs,
+    offset: int,
+    row: int,
+    column: int,
+    x: Floats | Pairs,
+    rows: int,
+    inner: int,
+    n: int,
+) -> None:
+    """out[i, :n] = starts[first + i * step] + the same sum, whatever was there before."""
+    _product(out, (starts, first, step), coefficients, offset, row, column, x, rows, inner, n)
 
 
 @vectorized

@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import vectorized
-from ppo_cli.kernels.linear import Floats, activate, add_outer, add_product, add_rows, scale_by_slope, transpose
+from ppo_cli.kernels.linear import (
+    NOTHING,
+    Floats,
+    activate,
+    add_outer,
+    add_product,
+    add_rows,
+    scale_by_slope,
+    set_product,
+    transpose,
+)
 from ppo_cli.kernels.policies import NUM_TERMS
 
 WIDE = 16
@@ -95,11 +105,8 @@ def new_scratch(network: Network) -> Scratch:
 def forward_layer(network: Network, number: int, x: Floats, out: Floats, n: int) -> None:
     """out[:, :n] = W x + b."""
     weights, biases, inputs, outputs = network.layers[number]
-    for i in range(outputs):
-        bias = network.parameters[biases + i]
-        for j in range(n):
-            out[i, j] = bias
-    add_product(out, network.parameters, weights, inputs, 1, x, outputs, inputs, n)
+    parameters = network.parameters
+    set_product(out, parameters, biases, 1, parameters, weights, inputs, 1, x, outputs, inputs, n)
 
 
 @vectorized
@@ -161,16 +168,16 @@ def backward_layer(
 
 @vectorized
 def pull_back(network: Network, number: int, delta: Floats, out: Floats, n: int) -> None:
-    """out[:, :n] += W^T delta."""
+    """out[:, :n] = W^T delta."""
     weights, _, inputs, outputs = network.layers[number]
-    add_product(out, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
+    set_product(out, NOTHING, 0, 0, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
 
 
 @vectorized
-def _clear(rows: Floats, num_rows: int, n: int) -> None:
-    for i in range(num_rows):
-        for j in range(n):
-            rows[i, j] = 0.0
+def add_pull_back(network: Network, number: int, delta: Floats, out: Floats, n: int) -> None:
+    """out[:, :n] += W^T delta."""
+    weights, _, inputs, outputs = network.layers[number]
+    add_product(out, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
 
 
 @vectorized
@@ -182,7 +189,6 @@ def backward_trunk(network: Network, scratch: Scratch, gradient: Floats, last: i
         x = scratch.x if number == first else scratch.hidden[number - 1]
         backward_layer(network, scratch, number, gradient, delta, x, n)
         if number > first:
-            _clear(below, network.layers[number, 2], n)
             pull_back(network, number, delta, below, n)
             delta, below = below, delta
 
@@ -194,15 +200,16 @@ def backward(network: Network, scratch: Scratch, gradient: Floats, has_policy: b
     With a shared trunk it is both; with separate ones each has its own.
     """
     depth, num_hidden = network.depth, len(network.layers) - 2
-    actor, critic, width = depth - 1, num_hidden - 1, network.layers[depth - 1, 3]
-    _clear(scratch.delta[0], width, n)
+    actor, critic = depth - 1, num_hidden - 1
     if has_policy:
         backward_layer(network, scratch, num_hidden, gradient, scratch.d_policy, scratch.hidden[actor], n)
         pull_back(network, num_hidden, scratch.d_policy, scratch.delta[0], n)
         if not network.is_shared:
             backward_trunk(network, scratch, gradient, actor, 0, n)
-            _clear(scratch.delta[0], width, n)
     if has_value:
         backward_layer(network, scratch, num_hidden + 1, gradient, scratch.d_value, scratch.hidden[critic], n)
-        pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
+        if has_policy and network.is_shared:
+            add_pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
+        else:
+            pull_back(network, num_hidden + 1, scratch.d_value, scratch.delta[0], n)
         backward_trunk(network, scratch, gradient, critic, num_hidden - depth, n)

@@ -21,41 +21,50 @@ ROWS, COLUMNS = 4, 2 * LANES
 _INTS = ir.VectorType(INT, LANES)
 
 
-def _adder(rows: int, vectors: int, *, is_end: bool) -> Any:
-    """A function that adds a product to a block of ``rows`` and ``vectors``."""
+def _product(rows: int, vectors: int, *, is_end: bool = False) -> Any:
+    """A function that computes a product in a block of ``rows`` and ``vectors``."""
 
-    def add(
-        typing_context: Any, out: Any, i: Any, j: Any, end: Any, coefficients: Any, at: Any, row: Any, column: Any,
-        x: Any, inner: Any,
+    def product(
+        typing_context: Any, out: Any, i: Any, j: Any, end: Any, begin: Any, coefficients: Any, at: Any, row: Any,
+        column: Any, x: Any, inner: Any,
     ) -> Any:  # fmt: skip
-        """out[i + r, j:] += sum_p coefficients[at + r * row + p * column] x[p, j:], in a block's rows and columns.
+        """out[i + r, j:] = b_r + sum_p coefficients[at + r * row + p * column] x[p, j:], in a block's rows and columns.
 
+        ``begin`` is None, where b_r is out[i + r, j:], or array, offset and stride: array[offset + (i + r) * stride].
         At the end of the rows, columns from ``end`` on are left alone. Where coefficients are integers, they and x are
         pairs of bfloat16, and each product is the sum of two.
         """
-        kinds = (out, *[types.int64] * 3, coefficients, *[types.int64] * 3, x, types.int64)
+        kinds = (out, *[types.int64] * 3, begin, coefficients, *[types.int64] * 3, x, types.int64)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            out, i, j, end, coefficients, at, row, column, x, inner = arguments
+            out, i, j, end, begin, coefficients, at, row, column, x, inner = arguments
+            out_kind, begin_kind, coefficients_kind, x_kind = (signature.args[k] for k in (0, 4, 5, 9))
             mask = None
             if is_end:
                 left = builder.trunc(builder.sub(end, j), INT)
                 mask = builder.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), splat(builder, left))
             memory = Memory(context, builder, mask=mask)
-            has_pairs = signature.args[4].dtype == types.uint32
-            starts = [plus(builder, j, v * LANES) for v in range(vectors)]
+            has_pairs = coefficients_kind.dtype == types.uint32
+
+            def scalar(kind: Any, array: Any, offset: Any, stride: Any, r: Any) -> Vector:
+                return memory.scalar(memory.address(kind, array, builder.add(offset, builder.mul(stride, r))))
+
+            columns = [plus(builder, j, v * LANES) for v in range(vectors)]
             places = [
-                memory.address(signature.args[0], out, plus(builder, i, r), start)
-                for r in range(rows)
-                for start in starts
+                memory.address(out_kind, out, plus(builder, i, r), start) for r in range(rows) for start in columns
             ]
-            sums = [cgutils.alloca_once_value(builder, memory.load(place).value) for place in places]
+            if begin_kind == types.none:
+                begins = [memory.load(place) for place in places]
+            else:
+                array, offset, stride = (builder.extract_value(begin, k) for k in range(3))
+                each = [scalar(begin_kind[0], array, offset, stride, plus(builder, i, r)) for r in range(rows)]
+                begins = [first for first in each for _ in columns]
+            sums = [cgutils.alloca_once_value(builder, first.value) for first in begins]
             with cgutils.for_range(builder, inner, intp=INDEX) as loop:
-                xs = [memory.load(memory.address(signature.args[8], x, loop.index, start)) for start in starts]
+                xs = [memory.load(memory.address(x_kind, x, loop.index, start)) for start in columns]
                 at_inner = builder.add(at, builder.mul(loop.index, column))
                 for r in range(rows):
-                    index = builder.add(at_inner, builder.mul(row, ir.Constant(INDEX, r)))
-                    factor = memory.scalar(memory.address(signature.args[4], coefficients, index))
+                    factor = scalar(coefficients_kind, coefficients, at_inner, row, ir.Constant(INDEX, r))
                     for place, vector in zip(sums[r * vectors : (r + 1) * vectors], xs, strict=True):
                         total = Vector(builder, builder.load(place))
                         total = total.plus_pairs(factor, vector) if has_pairs else total + factor * vector
@@ -66,13 +75,11 @@ def _adder(rows: int, vectors: int, *, is_end: bool) -> Any:
 
         return types.void(*kinds), generate
 
-    return in_llvm(add)
+    return in_llvm(product)
 
 
-add_block = _adder(ROWS, 2, is_end=False)
-add_row = _adder(1, 2, is_end=False)
-add_block_end = _adder(ROWS, 1, is_end=True)
-add_row_end = _adder(1, 1, is_end=True)
+product_block, product_row = _product(ROWS, 2), _product(1, 2)
+product_block_end, product_row_end = _product(ROWS, 1, is_end=True), _product(1, 1, is_end=True)
 
 
 @in_llvm

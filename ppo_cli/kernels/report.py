@@ -27,7 +27,7 @@ def write_report(report: NDArray[np.float64], sums: NDArray[np.float64], count: 
     report[GRAD_NORM] = norm
 
 
-@partial(compiled, allocates=True)
+@partial(compiled, allocates=True, brief=True)
 def averages(report: NDArray[np.float64], per_epoch: int) -> Any:  # noqa: ANN401 (an array and an integer)
     """Means over the minibatches of ``report`` that were looked at, and how many steps were taken.
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, inlined, vectorized
-from ppo_cli.kernels.linear import Floats, Pairs, add_product
+from ppo_cli.kernels.linear import NOTHING, Floats, Pairs, add_product, set_product
 from ppo_cli.kernels.tiles import (
     TILE,
     cell_pairs_tile,
@@ -225,8 +225,7 @@ def convolve(cells: Bits, kernels: Pairs, bias: Floats, added: Bits, results: Bi
         cells_to_points(cells[first:end], read)
         for point in range(num_points):
             source = channel_pairs[point].reshape(-1)
-            points[point, :tiles] = _ZERO
-            add_product(points[point], source, 0, half, 1, kernels[point], tiles, half, outputs)
+            set_product(points[point], NOTHING, 0, 0, source, 0, half, 1, kernels[point], tiles, half, outputs)
         points_to_results(points, bias, added[first:end], results[first:end])
 
 
@@ -259,6 +258,5 @@ def convolution_gradient(
             product, source = products[point], read[point].reshape(-1)
             add_product(product, source, 0, 1, inputs, wanted[point], inputs, pairs, outputs)
             source = channel_pairs[point].reshape(-1)
-            gradient[point, : 2 * pairs] = _ZERO
-            add_product(gradient[point], source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
+            set_product(gradient[point], NOTHING, 0, 0, source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
         points_to_cells(gradient, cells_gradient[first:end])

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.linear import (
+    NOTHING,
     RELU,
     TANH,
     activate,
@@ -12,6 +13,7 @@ from ppo_cli.kernels.linear import (
     add_product,
     add_rows,
     scale_by_slope,
+    set_product,
     transpose,
 )
 
@@ -61,6 +63,25 @@ def test_other_strides_read_the_same_matrix_transposed(rows: int) -> None:
         out = before.copy()
         add_product(out, coefficients, 7, 1, rows, x, rows, inner, 5)
         assert_sum(out, before, np.ascontiguousarray(transposed.T), x)
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_a_product_that_is_set_is_one_added_to_its_starts_whatever_was_there(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    for inner in SIZES:
+        for n in SIZES:
+            coefficients, x, starts = (
+                normal(random, rows * inner),
+                normal(random, inner, n + 2),
+                normal(random, 2 * rows + 3),
+            )
+            before = np.full((rows + 1, n + 2), np.nan, np.float32)
+            for offset, step, array in ((3, 2, starts), (0, 0, NOTHING)):
+                out, expected = before.copy(), before.copy()
+                set_product(out, array, offset, step, coefficients, 0, inner, 1, x, rows, inner, n)
+                expected[:rows, :n] = [[array[offset + i * step]] * n for i in range(rows)]
+                add_product(expected, coefficients, 0, inner, 1, x, rows, inner, n)
+                assert np.array_equal(out, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("rows", SIZES)
