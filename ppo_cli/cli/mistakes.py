@@ -12,10 +12,18 @@ import yaml
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
+INTERNAL = ("_target_", "name")
+"""Settings in a group's file that nobody is advised to type."""
+
 
 def unreadable(text: str) -> str:
     """The sentence for a value that Hydra's grammar cannot read."""
     name, _, value = text.partition("=")
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            return f"{text}: the value has {value.count(opening)} {opening} and {value.count(closing)} {closing}"
+    if re.search(r"^\s*,|,\s*,|,\s*$", value):
+        return f"{text}: there is no value before or after a comma"
     quoted = f"'{name}=\"{value}\"'" if '"' not in value else "single quotes around the word, double ones in it"
     return f"{text}: the value has characters that need quotes: {quoted}"
 
@@ -62,13 +70,13 @@ def unknown_setting(
     """The sentence for a setting that does not exist, with the nearest one that does."""
     given = f"{name}={value}"
     public = [key for key in [*known, *groups] if name.startswith("hydra") or not key.startswith("hydra")]
+    public = [key for key in public if key.rpartition(".")[2] not in INTERNAL]
     guess = closest(name, public) or closest(name.rpartition(".")[2], [key for key in public if "." in key], tail=True)
     if guess:
         return f"{given}: there is no setting {name}. Did you mean {guess}={value}?"
     parent = name.rpartition(".")[0]
     inside = [key.rpartition(".")[2] for key in public if parent and key.rpartition(".")[0] == parent]
-    offered = [word for word in inside if word not in ("_target_", "name")]
-    has = f"{parent} has: {', '.join(offered)}" if offered else f"{command} --help lists them"
+    has = f"{parent} has: {', '.join(inside)}" if inside else f"{command} --help lists them"
     return f"{given}: there is no setting {name}; {has}"
 
 

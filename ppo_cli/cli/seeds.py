@@ -25,7 +25,7 @@ from ppo_cli.faults import NonFiniteError
 from ppo_cli.parallel import available_cores
 from ppo_cli.progress import make_display, table
 from ppo_cli.progress_group import GroupProgress
-from ppo_cli.run_files import shown_path
+from ppo_cli.run_files import WriteError, shown_path
 from ppo_cli.run_reader import job_return
 from ppo_cli.signals import StopRequest, stop_on_signals
 from ppo_cli.trainer import UNSAVED, Trainer
@@ -106,7 +106,7 @@ class SeedGroup:
             if exit_code == UNSAVED:
                 self.failures[seed] = f"the last checkpoint could not be written: {what_is_left(trainer)}"
             self.returns[seed] = final_return(trainer)
-        except (NonFiniteError, EnvError, UserError) as error:
+        except (NonFiniteError, EnvError, UserError, WriteError) as error:
             self.failures[seed] = f"{error}; {what_is_left(trainer)}" if trainer else str(error)
             if isinstance(error, EnvError) and error.traceback:
                 self.progress.warn(f"seed {seed}", error.traceback)

@@ -220,7 +220,7 @@ def resume(composer: Composer, arguments: Arguments) -> int:
     members = seed_runs(Path(name))
     searched = str(given.pop("output_dir", "outputs")) if name == "latest" else ""
     folder = Path(name) if members else find_run(name, searched)
-    for each in [folder, *members]:
+    for each in [folder, *(folder.glob("seed=*/") if members else ())]:
         require_own_files(each)
     saved = saved_config(members[0] if members else folder)
     for name, value in given.items():
@@ -230,7 +230,11 @@ def resume(composer: Composer, arguments: Arguments) -> int:
             known = [str(key) for key in saved]
             raise UserError(unknown_setting(name, str(value), known))
         OmegaConf.update(saved, name, value, merge=False)
-    settings = validated(resolve(saved, {}) | {"resume": str(folder)} | ({} if members else {"seeds": None}))
+    if not members:
+        saved["seeds"] = None
+    elif saved["seeds"] is None:  # this one went on alone before
+        saved["seeds"] = [int(member.name.partition("=")[2]) for member in members]
+    settings = validated(resolve(saved, {}) | {"resume": str(folder)})
     if "--cfg" in arguments.flags:
         print(OmegaConf.to_yaml(OmegaConf.create(settings)), end="")
         return 0

@@ -195,6 +195,17 @@ def test_links_out_of_a_run_folder_are_not_written_through(shell: Shell, run: Pa
         assert diary.read_text() == "dear diary"
 
 
+def test_links_out_of_a_seed_that_has_saved_nothing_are_not_written_through(shell: Shell, run: Path) -> None:
+    group, mine = shell.folder / "group", shell.folder / "mine"
+    shutil.copytree(run, group / "seed=1")
+    mine.mkdir()
+    (group / "seed=2").mkdir()
+    (group / "seed=2/checkpoints").symlink_to(mine)
+    assert shell.train("resume=group", "seeds=2", "total_env_steps=128") == 2
+    assert "checkpoints links to a place outside of the run's folder" in shell.err
+    assert not any(mine.iterdir())
+
+
 def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "diary").write_text("mine")
     (tmp_path / f".config.yaml.{os.getpid()}.tmp").symlink_to(tmp_path / "diary")

@@ -103,6 +103,10 @@ MISTAKES = {
     "minesweeper": "minesweeper: expected name=value, for example clip=0.2",
     "outputs/x": "outputs/x: settings are written name=value; to go on with a run: resume=outputs/x",
     "env.id=a=b": "env.id=a=b: the value has characters that need quotes: 'env.id=\"a=b\"'",
+    "clip=0.2,": "clip=0.2,: there is no value before or after a comma",
+    "clip=,0.2": "clip=,0.2: there is no value before or after a comma",
+    "network.hidden=[64,64": "network.hidden=[64,64: the value has 1 [ and 0 ]",
+    "env=cartpole env.mines=3": "env.mines=3: there is no setting env.mines; env has: max_steps",
     "--config-dir nowhere": "--config-dir nowhere: there is no such folder",
     "--cfg jbo": "--cfg jbo: expected job, hydra or all",
     "env._target_=os.system": (

@@ -102,6 +102,13 @@ def test_a_group_may_get_more_seeds_as_it_goes_on(shell: Shell) -> None:
     assert [run.name for run in shell.runs] == ["seed=1", "seed=2"]
 
 
+def test_a_group_goes_on_of_which_one_seed_went_on_alone(shell: Shell) -> None:
+    assert shell.train(*RUN, QUIET, "seeds=[3,5]", "hydra.run.dir=group") == 0
+    assert shell.train("resume=group/seed=3", "total_env_steps=192") == 0
+    assert shell.train("resume=group", "total_env_steps=256") == 0, shell.err
+    assert [metrics(run)[-1]["env_steps"] for run in shell.runs] == [256, 256]
+
+
 def test_what_changed_on_the_way_is_shown_once_for_all_seeds(shell: Shell) -> None:
     assert shell.train(*RUN, QUIET, "seeds=3", "hydra.run.dir=group") == 0
     assert shell.train("resume=group", "clip=0.5", "total_env_steps=192", "quiet=false") == 0
