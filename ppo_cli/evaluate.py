@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_cli.envs.base import Fault, HasFaults, VecEnv
+from ppo_cli.envs.nonfinite import rows_with_nonfinite
 from ppo_cli.faults import NonFiniteError
 from ppo_cli.networks.base import ActorCritic
 from ppo_cli.normalize import ObsNormalizer
@@ -151,13 +152,15 @@ class Episodes:
         """One step of all environments, by actions that are chosen for those that still play."""
         rows = self.playing.nonzero().squeeze(-1)
         seen = take_rows(self.obs, rows, self.device)
-        self.require_finite("an observation", seen["obs"] if isinstance(seen, dict) and "obs" in seen else seen, rows)
+        numbers = seen.get("obs") if isinstance(seen, dict) else seen  # a board has none
+        if numbers is not None:
+            self.require_finite("an observation", numbers, rows)
         chosen = choose(seen)
         action = idle_actions(self.obs, chosen, self.env.num_envs)
         action[rows] = chosen.cpu()
         step = self.env.step(action)
         reward = step.reward.cpu()
-        self.require_finite("a reward", reward[rows], rows)
+        self.require_finite("a reward", reward[rows].unsqueeze(1), rows)
         self.figures["return"] += torch.where(self.playing, reward, 0.0)
         self.figures["length"] += self.playing
         for lost in self.hear_of_faults():
@@ -185,16 +188,15 @@ class Episodes:
             lost += [n for n in fault.envs if self.playing[n]]
         return lost
 
-    def require_finite(self, gift: str, values: Obs, rows: Tensor) -> None:
+    def require_finite(self, gift: str, values: Tensor, rows: Tensor) -> None:
         """Make sure that what environments ``rows`` [R] gave, [R, ...], are numbers.
 
         Raises:
             NonFiniteError: naming the environment, the step and the seed.
         """
-        if not isinstance(values, Tensor) or not values.is_floating_point() or math.isfinite(values.sum()):
+        if not values.is_floating_point() or math.isfinite(values.sum()):
             return
-        is_bad = ~values.isfinite().flatten(1).all(dim=1) if values.dim() > 1 else ~values.isfinite()
-        if is_bad.any():  # finite numbers may add up to infinity
+        if (is_bad := rows_with_nonfinite(values)).any():  # finite numbers may add up to infinity
             row = int(is_bad.nonzero()[0])
             n, number = int(rows[row]), values[row].flatten()
             raise NonFiniteError(

@@ -48,9 +48,14 @@ def sweep_id(name: str | None, kind: str = "sweep") -> str:
     return slug(name) if name is not None else f"{kind}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
 
 
+def by_name(overrides: Sequence[str]) -> dict[str, str]:
+    """What was typed, by the settings' names."""
+    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+
+
 def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:
     """``clip=0.1,seed=2``: the settings that differ between the jobs; ``number`` leads where that would be too long."""
-    settings = dict(override.lstrip("+").split("=", 1) for override in overrides)
+    settings = by_name(overrides)
     name = slug(",".join(f"{key}={settings[key]}" for key in swept if key in settings))
     return name if len(name) < LONGEST_NAME and name != "run" else f"{number}_{name}"
 

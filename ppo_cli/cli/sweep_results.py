@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppo_cli.cli.run_folder import seed_runs
+from ppo_cli.cli.run_folder import by_name, holds_run, seed_runs
 from ppo_cli.cli.sweep import Sweep
 from ppo_cli.processes import LOG_FILE
 from ppo_cli.progress import compact, table
-from ppo_cli.run_files import OVERRIDES_FILE, SUMMARY_FILE, shown_path
+from ppo_cli.run_files import shown_path
 from ppo_cli.run_reader import final_return, is_complete, overrides_of, summary_of
 
 SEEDS = ("seed", "seeds")
@@ -100,7 +100,7 @@ def job_folders(folder: Path) -> list[Path]:
 
 def runs_in(job: Path) -> list[Path]:
     """The runs of a job that have begun: its own, or those of its seeds."""
-    return seed_runs(job) or ([job] if any((job / name).exists() for name in (OVERRIDES_FILE, SUMMARY_FILE)) else [])
+    return seed_runs(job) or ([job] if holds_run(job) else [])
 
 
 def is_finished(job: Path) -> bool:
@@ -129,16 +129,11 @@ def ranking(jobs: Sequence[Path], swept: Sequence[str]) -> list[Configuration]:
     found: dict[tuple[str, ...], Configuration] = {}
     for job in jobs:
         for run in runs_in(job):
-            typed = settings_of(run)
+            typed = by_name(overrides_of(run))
             words = tuple(f"{name}={typed[name]}" for name in swept if name in typed and name not in SEEDS)
             if is_complete(run) and not math.isnan(value := final_return(run)):
                 found.setdefault(words, Configuration(words)).by_seed[typed.get("seed", "")] = value
     return sorted(found.values(), key=lambda each: each.mean, reverse=True)
-
-
-def settings_of(run: Path) -> dict[str, str]:
-    """What was typed for a run, by name."""
-    return dict(word.lstrip("+").split("=", 1) for word in overrides_of(run) if "=" in word)
 
 
 def lines(ranked: Sequence[Configuration]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, vectorized
 from ppo_cli.kernels.exponential import exp
-from ppo_cli.kernels.linear import Floats, activate, add_product, transpose
+from ppo_cli.kernels.linear import Floats, activate, product, transpose
 from ppo_cli.kernels.mlp import GAUSSIAN, Network, Scratch, values
 from ppo_cli.kernels.policies import draw_categorical
 
@@ -121,7 +121,7 @@ def layer_rows(actor: Actor, number: int, x: Floats, start: int, stride: int, ou
         for o in range(outputs):
             out[n, o] = actor.network.parameters[biases + o]
     matrix = actor.transposed[weights : weights + inputs * outputs].reshape((inputs, outputs))
-    add_product(out, x, start, stride, 1, matrix, len(out), inputs, outputs)
+    product(out, None, x, start, stride, 1, matrix, len(out), inputs, outputs)
 
 
 @vectorized

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_cli.kernels.compiled import inlined, vectorized
+from ppo_cli.kernels.compiled import vectorized
 from ppo_cli.kernels.registers import (
     COLUMNS,
     ROWS,
@@ -41,11 +41,11 @@ _Q1, _Q2, _Q3, _Q4 = (np.float32(c) for c in (0.4677156275, 0.02613624513, 0.000
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 NOTHING = np.zeros(1, np.float32)
-"""Where sums start from zero: with a step of 0."""
+"""What sums begin with that begin with zero: ``(NOTHING, 0, 0)``."""
 
 
-@inlined
-def _product(
+@vectorized
+def product(
     out: Floats,
     begin: tuple[Floats, int, int] | None,
     coefficients: Floats | Pairs,
@@ -57,7 +57,11 @@ def _product(
     inner: int,
     n: int,
 ) -> None:
-    """Block by block, as `ppo_cli.kernels.registers` says."""
+    """out[i, :n] = b_i + sum_p c(i, p) x[p, :n], where c(i, p) = coefficients[offset + i * row + p * column].
+
+    ``begin`` is array, offset and stride of the b_i; where it is None, the sum is added to ``out``. Coefficients and x
+    may be `Pairs`: then c(i, p) x[p, j] is the sum of two products.
+    """
     whole, blocked = n - n % COLUMNS, rows - rows % ROWS
     for j in range(0, whole, COLUMNS):
         for i in range(0, blocked, ROWS):
@@ -69,44 +73,6 @@ def _product(
             product_block_end(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
         for i in range(blocked, rows):
             product_row_end(out, i, j, n, begin, coefficients, offset + i * row, row, column, x, inner)
-
-
-@vectorized
-def add_product(
-    out: Floats,
-    coefficients: Floats | Pairs,
-    offset: int,
-    row: int,
-    column: int,
-    x: Floats | Pairs,
-    rows: int,
-    inner: int,
-    n: int,
-) -> None:
-    """out[i, :n] += sum_p c(i, p) x[p, :n], where c(i, p) = coefficients[offset + i * row + p * column].
-
-    Coefficients and x may be `Pairs`: then c(i, p) x[p, j] is the sum of two products.
-    """
-    _product(out, None, coefficients, offset, row, column, x, rows, inner, n)
-
-
-@vectorized
-def set_product(
-    out: Floats,
-    starts: Floats,
-    first: int,
-    step: int,
-    coefficients: Floats | Pairs,
-    offset: int,
-    row: int,
-    column: int,
-    x: Floats | Pairs,
-    rows: int,
-    inner: int,
-    n: int,
-) -> None:
-    """out[i, :n] = starts[first + i * step] + the same sum, whatever was there before."""
-    _product(out, (starts, first, step), coefficients, offset, row, column, x, rows, inner, n)
 
 
 @vectorized

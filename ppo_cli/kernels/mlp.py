@@ -17,10 +17,9 @@ from ppo_cli.kernels.linear import (
     Floats,
     activate,
     add_outer,
-    add_product,
     add_rows,
+    product,
     scale_by_slope,
-    set_product,
     transpose,
 )
 from ppo_cli.kernels.policies import NUM_TERMS
@@ -106,7 +105,7 @@ def forward_layer(network: Network, number: int, x: Floats, out: Floats, n: int)
     """out[:, :n] = W x + b."""
     weights, biases, inputs, outputs = network.layers[number]
     parameters = network.parameters
-    set_product(out, parameters, biases, 1, parameters, weights, inputs, 1, x, outputs, inputs, n)
+    product(out, (parameters, biases, 1), parameters, weights, inputs, 1, x, outputs, inputs, n)
 
 
 @vectorized
@@ -162,7 +161,7 @@ def backward_layer(
     else:  # sums over samples that lie along a row end in a fold of the vector; summing whole rows spares it
         transpose(x, inputs, n, scratch.across)
         out = gradient[weights : weights + inputs * outputs].reshape((outputs, inputs))
-        add_product(out, delta.reshape(-1), 0, delta.shape[1], 1, scratch.across, outputs, n, inputs)
+        product(out, None, delta.reshape(-1), 0, delta.shape[1], 1, scratch.across, outputs, n, inputs)
     add_rows(gradient, biases, delta, outputs, n)
 
 
@@ -170,14 +169,14 @@ def backward_layer(
 def pull_back(network: Network, number: int, delta: Floats, out: Floats, n: int) -> None:
     """out[:, :n] = W^T delta."""
     weights, _, inputs, outputs = network.layers[number]
-    set_product(out, NOTHING, 0, 0, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
+    product(out, (NOTHING, 0, 0), network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
 
 
 @vectorized
 def add_pull_back(network: Network, number: int, delta: Floats, out: Floats, n: int) -> None:
     """out[:, :n] += W^T delta."""
     weights, _, inputs, outputs = network.layers[number]
-    add_product(out, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
+    product(out, None, network.parameters, weights, 1, inputs, delta, inputs, outputs, n)
 
 
 @vectorized

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, vectorized
-from ppo_cli.kernels.linear import NOTHING, Floats, set_product
+from ppo_cli.kernels.linear import NOTHING, Floats, product
 from ppo_cli.kernels.tiles import ONE_WAY
 
 Copies = NDArray[np.int64]
@@ -54,4 +54,4 @@ def gather_weights(spread: Floats, copies: Copies, gradient: Floats) -> None:
 def from_points(products: Floats, spread: Floats) -> None:
     """G^T v G: fill the gradient of spread weights [9, n] from that at the points, [25, n]."""
     points, n = products.shape
-    set_product(spread, NOTHING, 0, 0, _TO_POINTS, 0, 1, PLACES, products, PLACES, points, n)
+    product(spread, (NOTHING, 0, 0), _TO_POINTS, 0, 1, PLACES, products, PLACES, points, n)

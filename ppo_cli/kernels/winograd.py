@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_cli.kernels.compiled import compiled, inlined, vectorized
-from ppo_cli.kernels.linear import NOTHING, Floats, Pairs, add_product, set_product
+from ppo_cli.kernels.linear import NOTHING, Floats, Pairs, product
 from ppo_cli.kernels.tiles import (
     TILE,
     cell_pairs_tile,
@@ -225,7 +225,7 @@ def convolve(cells: Bits, kernels: Pairs, bias: Floats, added: Bits, results: Bi
         cells_to_points(cells[first:end], read)
         for point in range(num_points):
             source = channel_pairs[point].reshape(-1)
-            set_product(points[point], NOTHING, 0, 0, source, 0, half, 1, kernels[point], tiles, half, outputs)
+            product(points[point], (NOTHING, 0, 0), source, 0, half, 1, kernels[point], tiles, half, outputs)
         points_to_results(points, bias, added[first:end], results[first:end])
 
 
@@ -255,8 +255,8 @@ def convolution_gradient(
         cells_to_pairs(cells[first:end], read)
         results_to_points(results[first:end], active[first:end], wanted, points, total)
         for point in range(num_points):
-            product, source = products[point], read[point].reshape(-1)
-            add_product(product, source, 0, 1, inputs, wanted[point], inputs, pairs, outputs)
+            source = read[point].reshape(-1)
+            product(products[point], None, source, 0, 1, inputs, wanted[point], inputs, pairs, outputs)
             source = channel_pairs[point].reshape(-1)
-            set_product(gradient[point], NOTHING, 0, 0, source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
+            product(gradient[point], (NOTHING, 0, 0), source, 0, half, 1, turned[point], 2 * pairs, half, inputs)
         points_to_cells(gradient, cells_gradient[first:end])

@@ -10,10 +10,9 @@ from ppo_cli.kernels.linear import (
     TANH,
     activate,
     add_outer,
-    add_product,
     add_rows,
+    product,
     scale_by_slope,
-    set_product,
     transpose,
 )
 
@@ -49,7 +48,7 @@ def test_a_product_is_added_within_its_rows_and_columns_for_every_remainder(rows
             )
             coefficients = np.concatenate([normal(random, 3), matrix.ravel()])
             out = before.copy()
-            add_product(out, coefficients, 3, inner, 1, x, rows, inner, n)
+            product(out, None, coefficients, 3, inner, 1, x, rows, inner, n)
             assert_sum(out[:rows, :n], before[:rows, :n], matrix, x[:, :n])
             assert np.array_equal(out[rows:], before[rows:]) and np.array_equal(out[:, n:], before[:, n:])
 
@@ -61,7 +60,7 @@ def test_other_strides_read_the_same_matrix_transposed(rows: int) -> None:
         transposed, x, before = normal(random, inner, rows), normal(random, inner, 5), normal(random, rows, 5)
         coefficients = np.concatenate([normal(random, 7), transposed.ravel()])
         out = before.copy()
-        add_product(out, coefficients, 7, 1, rows, x, rows, inner, 5)
+        product(out, None, coefficients, 7, 1, rows, x, rows, inner, 5)
         assert_sum(out, before, np.ascontiguousarray(transposed.T), x)
 
 
@@ -78,9 +77,9 @@ def test_a_product_that_is_set_is_one_added_to_its_starts_whatever_was_there(row
             before = np.full((rows + 1, n + 2), np.nan, np.float32)
             for offset, step, array in ((3, 2, starts), (0, 0, NOTHING)):
                 out, expected = before.copy(), before.copy()
-                set_product(out, array, offset, step, coefficients, 0, inner, 1, x, rows, inner, n)
+                product(out, (array, offset, step), coefficients, 0, inner, 1, x, rows, inner, n)
                 expected[:rows, :n] = [[array[offset + i * step]] * n for i in range(rows)]
-                add_product(expected, coefficients, 0, inner, 1, x, rows, inner, n)
+                product(expected, None, coefficients, 0, inner, 1, x, rows, inner, n)
                 assert np.array_equal(out, expected, equal_nan=True)
 
 
@@ -182,7 +181,7 @@ def test_pairs_of_bfloat16_are_multiplied_two_at_a_time() -> None:
         matrix, x = (random.integers(-9, 10, size).astype(np.float32) for size in ((rows, 2 * inner), (2 * inner, n)))
         coefficients, columns = in_pairs(matrix.T).T.ravel(), in_pairs(x)
         out = np.full((rows + 1, n), 7, np.float32)
-        add_product(out, coefficients.copy(), 0, inner, 1, columns, rows, inner, n)
+        product(out, None, coefficients.copy(), 0, inner, 1, columns, rows, inner, n)
         assert np.array_equal(out[:rows], 7 + matrix @ x)
         assert (out[rows:] == 7).all()
 
