@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import binding
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 
@@ -55,6 +58,35 @@ def _spare_linear_algebra() -> None:
 _spare_linear_algebra()
 
 
+class SelfContained(JITCodeLibrary):
+    """A kernel's machine code with its own copy of each function that it calls.
+
+    Copies are optimized for where they stand and may sum in different orders. Numba has a process use the copy that it
+    meets first: where it compiles, that of the function alone; where it loads, that of the kernel which it loads first.
+    """
+
+    def _finalize_final_module(self) -> None:
+        self._shared_module = self._final_module.clone()  # for kernels that call this one
+        for function in self._shared_module.functions:
+            if function.linkage == binding.Linkage.external and not function.is_declaration:
+                function.linkage = binding.Linkage.linkonce_odr
+        for function in self._final_module.functions:
+            if function.linkage == binding.Linkage.linkonce_odr:
+                function.linkage = binding.Linkage.internal
+        super()._finalize_final_module()  # type: ignore[no-untyped-call]
+
+
+class KernelCompiler(Compiler):
+    """Numba's compiler, whose results are `SelfContained`."""
+
+    def compile_extra(self, func: Callable[..., Any]) -> Any:  # noqa: ANN401 (numba's)
+        """As numba's."""
+        library: Any = SelfContained(self.state.targetctx.codegen(), func.__qualname__)  # type: ignore[no-untyped-call]
+        library.enable_object_caching()
+        self.state.library = library
+        return super().compile_extra(func)  # type: ignore[no-untyped-call]
+
+
 def compiled(function: Function, *, allocates: bool = False, brief: bool = False) -> Function:
     """Machine code with the arithmetic as it is written.
 
@@ -81,7 +113,7 @@ def in_llvm(generator: Callable[..., Any]) -> Any:  # noqa: ANN401 (a function w
 
 
 def _compiled(function: Function, *, allocates: bool, **options: Any) -> Function:  # noqa: ANN401 (as numba.njit's)
-    options |= {"error_model": "numpy"}
+    options |= {"error_model": "numpy", "pipeline_class": KernelCompiler}
     if hasattr(DefaultOptions, "_nrt"):  # said either way: what is left out is taken from the kernel that calls
         options["_nrt"] = allocates
     settings: Any = numba.config
