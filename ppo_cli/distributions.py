@@ -59,6 +59,41 @@ class Categorical:
 
 
 @dataclass(frozen=True)
+class MultiCategorical:
+    """In each of D dimensions one of A choices; log-probability, entropy and KL are sums over the dimensions."""
+
+    dimensions: Categorical  # [..., D], with an illegal choice where a dimension has fewer than A
+
+    def noise(self, length: int, generator: Generator | None = None) -> Tensor:
+        """[length, ..., D, A] waiting times, exponential with mean 1."""
+        return self.dimensions.noise(length, generator)
+
+    def renew(self, noise: Tensor, generator: Generator | None = None) -> Tensor:
+        """Other such numbers in the memory of ``noise``."""
+        return self.dimensions.renew(noise, generator)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., D] int64."""
+        return self.dimensions.sample(noise)
+
+    def mode(self) -> Tensor:
+        """[..., D] int64."""
+        return self.dimensions.mode()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...] for ``action`` [..., D] int64."""
+        return self.dimensions.log_prob(action).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """[...] nats."""
+        return self.dimensions.entropy().sum(dim=-1)
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        """KL(self || other), [...] nats."""
+        return self.dimensions.kl(other.dimensions).sum(dim=-1)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """Independent normals in A dimensions; log-probability, entropy and KL are sums over the dimensions."""
 

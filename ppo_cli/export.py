@@ -24,7 +24,8 @@ import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
-from ppo_cli.distributions import Categorical
+from ppo_cli.distributions import Categorical, MultiCategorical
+from ppo_cli.envs.gymnasium_spaces import choices_of
 from ppo_cli.networks.board import Board
 from ppo_cli.normalize import ObsNormalizer
 from ppo_cli.policy import DESCRIPTION_FILE, MOMENTS, TENSORS_FILE, WEIGHTS, Policy, read_policy
@@ -47,7 +48,7 @@ CHECKED_BOARDS = ((4, 4), (5, 7), (16, 30))
 
 OUTPUTS = {
     "action": "the most likely action, as the environment takes it",
-    "log_probs": "log-probability of each action, at most -1e7 where it is illegal",
+    "log_probs": "log-probability of each action, or of each choice in each dimension; at most -1e7 where illegal",
     "mean": "mean of each dimension, in the policy's units: -1 to 1 where the environment's action is bounded",
     "log_std": "logarithm of each dimension's standard deviation, in the same units",
     "value": "the critic's estimate of the return to come, discounted",
@@ -131,11 +132,14 @@ class Graph(nn.Module):
         self.network = policy.network
         self.obs_normalizer = policy.obs_normalizer
         self.spaces = policy.spaces
-        self.start = 0
+        self.start: Tensor | int = 0
         target = policy.spaces.env_action
+        self.shape = (policy.spaces.action if target is None else target).shape or ()
         if isinstance(target, spaces.Discrete):
             self.start = int(target.start)
-        if isinstance(target, spaces.Box):
+        elif target is not None and (choices := choices_of(target)):
+            self.start = torch.from_numpy(choices[1])
+        elif isinstance(target, spaces.Box):
             low, high = torch.from_numpy(target.low.copy()).double(), torch.from_numpy(target.high.copy()).double()
             is_bounded = low.isfinite() & high.isfinite()
             self.register_buffer("centre", torch.where(is_bounded, (low + high) / 2, 0.0))
@@ -151,16 +155,22 @@ class Graph(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """What `forward` returns."""
-        is_discrete = isinstance(self.spaces.action, spaces.Discrete)
-        return ["action", *(("log_probs",) if is_discrete else ("mean", "log_std")), "value"]
+        is_continuous = isinstance(self.spaces.action, spaces.Box)
+        return ["action", *(("mean", "log_std") if is_continuous else ("log_probs",)), "value"]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Each part of the observation [B, *O] -> action [B, *A], log_probs [B, A] or mean and log_std, value [B]."""
+        """Each part of the observation [B, *O] -> action [B, *A], log_probs or mean and log_std, value [B].
+
+        ``log_probs`` are [B, A], and [B, D, A] where an action is D choices.
+        """
         is_dict = isinstance(self.spaces.obs, spaces.Dict)
         obs: Obs = dict(zip(self.input_names, inputs, strict=True)) if is_dict else inputs[0]
         distribution, value = self.network(self.obs_normalizer(obs))
         if isinstance(distribution, Categorical):
             return distribution.mode() + self.start, distribution.log_probs, value
+        if isinstance(distribution, MultiCategorical):
+            choice = distribution.mode().view(-1, *self.shape)
+            return choice + self.start, distribution.dimensions.log_probs, value
         return self.env_action(distribution.mode()), distribution.mean, distribution.log_std, value
 
     def env_action(self, action: Tensor) -> Tensor:
@@ -288,7 +298,8 @@ def difference(graph: Graph, expected: Sequence[Tensor], found: Sequence[Tensor]
     pairs = list(zip(expected, found, strict=True))
     if "log_probs" in graph.output_names:
         log_probs = expected[1]
-        chosen = [log_probs.gather(-1, (action - graph.start).unsqueeze(-1)) for action in (expected[0], found[0])]
+        choices = [(action - graph.start).view(*log_probs.shape[:-1], 1) for action in (expected[0], found[0])]
+        chosen = [log_probs.gather(-1, choice) for choice in choices]
         pairs[0] = (chosen[0], chosen[1])
     parts = [((one - other).abs() / one.abs().clamp(min=1)).max().item() for one, other in pairs]
     return max(part if math.isfinite(part) else math.inf for part in parts)

@@ -28,8 +28,9 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "shape": list(space.shape)}
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiDiscrete):
+        flat = {"type": "MultiDiscrete", "nvec": space.nvec.ravel().tolist(), "start": space.start.ravel().tolist()}
+        return flat if space.nvec.ndim == 1 else flat | {"shape": list(space.shape)}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [space_to_json(inner) for inner in space]}
     if isinstance(space, spaces.Box):
@@ -52,6 +53,9 @@ def space_from_json(node: Any) -> spaces.Space[Any]:  # noqa: ANN401 - whatever 
             return spaces.Dict([(str(name), space_from_json(part)) for name, part in inner.items()])  # a dict is sorted
         case {"type": "Tuple", "spaces": list() as inner}:
             return spaces.Tuple([space_from_json(part) for part in inner])
+        case {"type": "MultiDiscrete", "shape": list() as shape, **flat}:
+            row: Any = space_from_json({"type": "MultiDiscrete", **flat})
+            return spaces.MultiDiscrete(row.nvec.reshape(_checked(shape)), start=row.start.reshape(shape))
         case {"type": "MultiDiscrete", "nvec": list() as nvec, "start": list() as start} if (
             len(nvec) == len(start) > 0
             and all(type(n) is int for n in [*nvec, *start])

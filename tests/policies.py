@@ -28,6 +28,14 @@ KINDS: dict[str, tuple[type[nn.Module], dict[str, Any], Any, Any, Any]] = {
     "mlp": (MLP, {"hidden": [8], "activation": "relu"}, VECTOR, THREE, None),
     "mlp_masked": (MLP, {"hidden": [8, 4], "shared": True}, MASKED, THREE, spaces.Discrete(3, start=5)),
     "mlp_box": (MLP, {"hidden": [8]}, VECTOR, TWO_AXES, HALF_BOUNDED),
+    "mlp_choices": (
+        MLP,
+        {"hidden": [8]},
+        VECTOR,
+        spaces.MultiDiscrete([2, 5, 3, 1]),
+        spaces.MultiDiscrete([[2, 5], [3, 1]], start=[[0, -4], [7, 2]]),
+    ),
+    "mlp_bits": (MLP, {"hidden": [8]}, VECTOR, spaces.MultiDiscrete([2, 2]), None),
     "conv": (Conv, {"features": 16}, IMAGE, THREE, None),
     "board": (Board, {"channels": 8, "num_layers": 2}, CELLS, spaces.Discrete(20), None),
     "board_plain": (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.distributions import ILLEGAL, Categorical, Gaussian, MultiCategorical
 from ppo_cli.types import map_tensors
 
 
@@ -20,7 +20,37 @@ def gaussian_pair(seed: int = 0) -> tuple[Gaussian, torch.distributions.Independ
     return Gaussian(mean, log_std), reference
 
 
-@pytest.mark.parametrize("pair", [categorical_pair, gaussian_pair])
+class Choices:
+    """Torch's categoricals of two, five and three choices, each independent of the others."""
+
+    def __init__(self, logits: list[torch.Tensor]) -> None:
+        self.parts = [torch.distributions.Categorical(logits=part) for part in logits]
+
+    def sample(self) -> torch.Tensor:
+        return torch.stack([part.sample() for part in self.parts], dim=-1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.parts, action.unbind(-1), strict=True)
+        return torch.stack([part.log_prob(choice) for part, choice in pairs]).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def kl(self, other: Choices) -> torch.Tensor:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return torch.stack([torch.distributions.kl_divergence(one, two) for one, two in pairs]).sum(0)
+
+
+def choices_pair(seed: int = 0) -> tuple[MultiCategorical, Choices]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = [torch.randn(7, n, generator=generator) for n in (2, 5, 3)]
+    padded = torch.full((7, 3, 5), ILLEGAL)
+    for d, part in enumerate(logits):
+        padded[:, d, : part.shape[1]] = part
+    return MultiCategorical(Categorical.from_logits(padded)), Choices(logits)
+
+
+@pytest.mark.parametrize("pair", [categorical_pair, choices_pair, gaussian_pair])
 def test_log_prob_and_entropy_equal_those_of_torch(pair: object) -> None:
     ours, reference = pair()  # type: ignore[operator]
     action = reference.sample()
@@ -38,6 +68,21 @@ def test_kl_equals_that_of_torch() -> None:
     other_gaussian, other_reference = gaussian_pair(seed=5)
     expected = torch.distributions.kl_divergence(gaussian_reference, other_reference)
     assert_close(gaussian.kl(other_gaussian), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kl_of_several_choices_equals_that_of_torch() -> None:
+    (ours, reference), (other, other_reference) = choices_pair(), choices_pair(seed=5)
+    assert_close(ours.kl(other), reference.kl(other_reference))
+    assert_close(ours.kl(ours), torch.zeros(7))
+
+
+def test_choices_that_a_dimension_does_not_have_are_never_drawn() -> None:
+    policy, _ = choices_pair()
+    policy = map_tensors(lambda x: x[:1].expand(20_000, 3, 5), policy)
+    action = policy.sample(policy.noise(1, torch.Generator().manual_seed(0))[0])
+    assert [set(choice.tolist()) for choice in action.unbind(-1)] == [set(range(n)) for n in (2, 5, 3)]
+    assert_close(policy.log_prob(action).exp().reciprocal().mean(), torch.tensor(30.0), rtol=0.05, atol=0)
+    assert torch.equal(policy.mode(), policy.dimensions.log_probs.argmax(-1))
 
 
 def test_an_illegal_action_is_never_drawn_even_where_it_would_be_by_far_the_likeliest() -> None:

@@ -34,6 +34,7 @@ STRUCTURED = [
     spaces.MultiBinary(3),
     spaces.MultiBinary([2, 3]),
     spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    spaces.MultiDiscrete([[3, 2, 1], [1, 5, 2]], start=[[0, 0, -2], [1, 0, 9]]),
     spaces.Dict([("place", spaces.Box(-1, 1, (2, 2))), ("kind", spaces.Discrete(3))]),  # not in alphabetical order
     spaces.Tuple([spaces.Discrete(9), spaces.Tuple([spaces.Box(-5, 5, (2,)), spaces.MultiBinary(2)])]),
 ]
@@ -64,6 +65,8 @@ def test_a_space_comes_back_as_it_was(space: spaces.Space[Any]) -> None:
         {"type": "Tuple", "spaces": {}},
         {"type": "MultiDiscrete", "nvec": [2, 0], "start": [0, 0]},
         {"type": "MultiDiscrete", "nvec": [2], "start": [0, 0]},
+        {"type": "MultiDiscrete", "nvec": [2, 2], "start": [0, 0], "shape": [3]},
+        {"type": "MultiDiscrete", "nvec": 2, "start": [0, 0], "shape": [2]},
         {"type": "MultiDiscrete", "nvec": [2**23, 2**23, 2**23], "start": [0, 0, 0]},
     ],
 )
@@ -96,7 +99,7 @@ def test_an_action_is_what_the_graph_and_the_environment_take(tmp_path: Path, ki
     actions = policy.act(dict(zip(names, arrays, strict=True)) if is_dict else arrays[0])
     with torch.no_grad():
         np.testing.assert_allclose(actions, Graph(policy)(*inputs)[0].numpy(), rtol=1e-6)
-    target = policy.spaces.env_action or policy.spaces.action
+    target = policy.spaces.action if policy.spaces.env_action is None else policy.spaces.env_action
     for row in range(20):
         one = dict(zip(names, (array[row] for array in arrays), strict=True)) if is_dict else arrays[0][row]
         action = policy.act(one)

@@ -51,6 +51,7 @@ def trained(
         ("ActionProbe", 40),
         ("ActionObservationProbe", 40),
         ("IllegalActionProbe", 40),
+        ("SeveralChoicesProbe", 40),
     ],
 )
 def test_the_known_values_and_actions_of_a_probe_are_learned(name: str, num_updates: int, autoreset: Autoreset) -> None:
@@ -60,7 +61,7 @@ def test_the_known_values_and_actions_of_a_probe_are_learned(name: str, num_upda
     with torch.no_grad():
         value = state.actor_critic(obs)[1]
     assert_close(value, expected, atol=0.15, rtol=0.05)
-    if name.startswith(("Action", "Illegal")):
+    if name.startswith(("Action", "Illegal", "Several")):
         obs, action = env.known_actions()
         assert torch.equal(state.actor_critic(obs)[0].mode(), action)
 
@@ -87,7 +88,10 @@ def test_a_continuous_action_moves_to_its_target() -> None:
     ],
     ids=["vpg", "vpg without baseline", "a2c", "a2c with n-step returns", "trpo", "ppo_kl"],
 )
-@pytest.mark.parametrize("name", ["DiscountProbe", "TruncationProbe", "ActionObservationProbe", "IllegalActionProbe"])
+@pytest.mark.parametrize(
+    "name",
+    ["DiscountProbe", "TruncationProbe", "ActionObservationProbe", "IllegalActionProbe", "SeveralChoicesProbe"],
+)
 def test_every_rung_of_the_ladder_learns_the_known_values_and_actions(
     algorithm: Algorithm, num_updates: int, learning_rate: float, name: str
 ) -> None:
@@ -97,7 +101,7 @@ def test_every_rung_of_the_ladder_learns_the_known_values_and_actions(
     with torch.no_grad():
         value = state.actor_critic(obs)[1]
     assert_close(value, expected, atol=0.15, rtol=0.05)
-    if name.startswith(("Action", "Illegal")):
+    if name.startswith(("Action", "Illegal", "Several")):
         obs, action = env.known_actions()
         assert torch.equal(state.actor_critic(obs)[0].mode(), action)
 

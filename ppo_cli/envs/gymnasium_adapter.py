@@ -47,7 +47,8 @@ class GymnasiumVecEnv:
     are flattened to one vector (a Discrete one is one-hot). Where the environment reports ``info["action_mask"]`` at
     reset, the observation is ``{"obs": [N, *O], "legal": [N, A] bool}``.
 
-    Actions: Discrete ones count from 0 whatever the environment's ``start``. In a Box, a dimension with two bounds is
+    Actions: Discrete ones count from 0 whatever the environment's ``start``. MultiDiscrete, MultiBinary and a Box of
+    whole numbers are one row of choices, each counted from 0. In a Box of real numbers, a dimension with two bounds is
     acted on as -1 to 1, stretched to ``low`` to ``high`` and clipped; any other passes through, clipped to its bound.
 
     A native vector environment takes a single seed for all N, which is derived from all that ``reset`` is given; sync

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 ActionTranslation = Callable[[NDArray[Any]], NDArray[Any]]
 
+MOST_CHOICES = 2**16
+"""Of one action, all its dimensions together: each is an output of the network."""
+
 
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
     """The space of the tensors that stand for an environment's observations: uint8 images, or float32."""
@@ -31,10 +34,31 @@ def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[
         return spaces.Discrete(int(space.n)), lambda action: action + start
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_translation(space)
-    raise ValueError(
-        f"{id} has actions of {space}; a policy here acts in Discrete or in Box with real numbers: "
-        "wrap the environment with TransformAction into one of these"
-    )
+    choices = choices_of(space)
+    if choices is None or not 0 < choices[0].sum(dtype=np.float64) <= MOST_CHOICES:
+        raise ValueError(
+            f"{id} has actions of {space}; a policy here acts in Discrete, MultiDiscrete, MultiBinary, or in Box with "
+            f"real numbers or at most {MOST_CHOICES:,} whole ones: wrap the environment with TransformAction into one "
+            "of these"
+        )
+    counts, first = choices
+
+    def to_env_action(action: NDArray[Any]) -> NDArray[Any]:
+        return (action.reshape(len(action), *counts.shape) + first).astype(space.dtype)
+
+    return spaces.MultiDiscrete(counts.ravel()), to_env_action
+
+
+def choices_of(space: spaces.Space[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Of an action that is several choices at once: how many there are for each, and the first, both [*A]."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.astype(np.int64), space.start.astype(np.int64)
+    if isinstance(space, spaces.MultiBinary):
+        return np.full(space.shape, 2), np.zeros(space.shape, np.int64)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
+        span = space.high.astype(object) - space.low.astype(object)  # Python's integers: int64 could overflow
+        return np.array(np.minimum(span, 2**52) + 1, np.int64), space.low.astype(np.int64)
+    return None
 
 
 def _box_translation(space: spaces.Box) -> tuple[spaces.Box, ActionTranslation]:

@@ -276,3 +276,24 @@ class IllegalActionProbe(Probe):
     def known_actions(self) -> tuple[Obs, Tensor]:
         """The middle action."""
         return self._observe(torch.tensor([-1.0, 1.0])), torch.tensor([1, 1])
+
+
+class SeveralChoicesProbe(Probe):
+    """One step, a choice of two and one of three, each of which pays 1: 0 and 2 at observation -1, 1 and 0 at 1."""
+
+    single_action_space = spaces.MultiDiscrete([2, 3])
+
+    def _first_state(self) -> Tensor:
+        return self._random_sign()
+
+    def _advance(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        right = torch.where(self._state.unsqueeze(-1) > 0, torch.tensor([1, 0]), torch.tensor([0, 2]))
+        return (action == right).sum(dim=-1).float(), self._always(), self._never()
+
+    def known_values(self, gamma: float) -> tuple[Obs, Tensor]:
+        """Value 2 for two right choices."""
+        return torch.tensor([[-1.0], [1.0]]), torch.tensor([2.0, 2.0])
+
+    def known_actions(self) -> tuple[Obs, Tensor]:
+        """The choices that pay."""
+        return torch.tensor([[-1.0], [1.0]]), torch.tensor([[0, 2], [1, 0]])

@@ -57,6 +57,9 @@ def trial(space: spaces.Space[Any], generator: Generator) -> Iterator[Callable[[
             return torch.multinomial(obs["legal"].float(), 1, generator=generator).squeeze(-1)
         if isinstance(space, spaces.Discrete):
             return torch.randint(int(space.n), (len(obs),), generator=generator)
+        if isinstance(space, spaces.MultiDiscrete):
+            choices = [torch.randint(int(n), (len(obs),), generator=generator) for n in space.nvec]
+            return torch.stack(choices, dim=-1)
         return 2 * torch.rand(len(obs), *(space.shape or ()), generator=generator) - 1
 
     end = time.monotonic() + SECONDS

@@ -26,6 +26,8 @@ def reason_against(actor_critic: nn.Module, env: VecEnv, accelerator: Accelerato
     """Why the kernels cannot act for this network in this environment, or None."""
     if type(actor_critic) is not MLP:
         return f"the network is {type(actor_critic).__name__}"
+    if isinstance(env.single_action_space, spaces.MultiDiscrete):
+        return "an action is several choices"
     if not isinstance(env.single_observation_space, spaces.Box):
         return "the observations carry an action mask"
     if accelerator.device.type != "cpu" or accelerator.precision != "float32":

@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from ppo_cli.distributions import Categorical, Gaussian
+from ppo_cli.distributions import ILLEGAL, Categorical, Gaussian, MultiCategorical
 from ppo_cli.types import Distribution, Obs
 
 Activation = Literal["tanh", "relu"]
@@ -63,6 +64,21 @@ class CategoricalHead(nn.Module):
         return Categorical.from_logits(self.logits(features), legal)
 
 
+class MultiCategoricalHead(nn.Module):
+    """Features -> the logits of each choice in each of D dimensions."""
+
+    def __init__(self, features: int, num_choices: Sequence[int]) -> None:
+        super().__init__()
+        self.num_choices = list(num_choices)
+        self.logits = orthogonal(nn.Linear(features, sum(num_choices)), POLICY_GAIN)
+
+    def forward(self, features: Tensor, legal: Tensor | None) -> Distribution:
+        """[B, features] -> a policy over [B]; every choice that a dimension has is legal."""
+        parts, most = self.logits(features).float().split(self.num_choices, dim=-1), max(self.num_choices)
+        logits = torch.stack([pad(part, (0, most - part.shape[-1]), value=ILLEGAL) for part in parts], dim=-2)
+        return MultiCategorical(Categorical.from_logits(logits))
+
+
 class GaussianHead(nn.Module):
     """Features -> the mean of A normals; one standard deviation for each, the same in every state."""
 
@@ -83,7 +99,9 @@ def policy_head(features: int, action_space: spaces.Space[Any]) -> nn.Module:
         return CategoricalHead(features, int(action_space.n))
     if isinstance(action_space, spaces.Box):
         return GaussianHead(features, math.prod(action_space.shape))
-    raise ValueError(f"actions must be Discrete or Box, got {action_space}")
+    if isinstance(action_space, spaces.MultiDiscrete):
+        return MultiCategoricalHead(features, action_space.nvec.tolist())
+    raise ValueError(f"actions must be Discrete, MultiDiscrete or Box, got {action_space}")
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -41,7 +41,7 @@ class Conv(nn.Module):
 
         Args:
             observation_space: A Box [H, W, C], [C, H, W] or [H, W], or a Dict of it as ``obs`` and the mask ``legal``.
-            action_space: Discrete or Box.
+            action_space: Discrete, MultiDiscrete of one row, or Box.
             features: Width of the dense layer.
             shared: One trunk for actor and critic instead of one each.
         """

@@ -29,7 +29,7 @@ class MLP(nn.Module):
 
         Args:
             observation_space: A Box, or a Dict of a Box ``obs`` and the action mask ``legal``.
-            action_space: Discrete or Box.
+            action_space: Discrete, MultiDiscrete of one row, or Box.
             hidden: Widths of the hidden layers.
             activation: Function after each hidden layer.
             shared: One trunk for actor and critic instead of one each.

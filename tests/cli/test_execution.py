@@ -17,7 +17,7 @@ from ppo_cli.algorithms.ppo import PPO
 from ppo_cli.cli.run import facts
 from ppo_cli.cli.train import trainer_of
 from ppo_cli.envs.cartpole import CartPole
-from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe
+from ppo_cli.envs.probes import ConstantValueProbe, IllegalActionProbe, SeveralChoicesProbe
 from ppo_cli.fused import domain
 from ppo_cli.fused.board_collector import BoardCollector
 from ppo_cli.fused.collector import FusedCollector
@@ -104,6 +104,12 @@ def test_an_action_mask_is_not_for_the_kernels() -> None:
     network = MLP(env.single_observation_space, env.single_action_space)
     against = domain.reason_against(network, env, Accelerator(torch.device("cpu")))
     assert against == "the observations carry an action mask"
+
+
+def test_several_choices_are_not_for_the_kernels() -> None:
+    env = SeveralChoicesProbe(2)
+    network = MLP(env.single_observation_space, env.single_action_space)
+    assert domain.reason_against(network, env, Accelerator(torch.device("cpu"))) == "an action is several choices"
 
 
 def test_threads_are_those_that_are_useful_and_no_more_than_asked_for(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Spaces(gym.Env):
 
     def __init__(self, observation_space=None, action_space=None):
         self.observation_space = observation_space or spaces.Box(-1, 1, (2,))
-        self.action_space = action_space or spaces.Discrete(2)
+        self.action_space = spaces.Discrete(2) if action_space is None else action_space
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -369,11 +369,45 @@ def test_unbounded_action_dimensions_pass_through_and_half_bounded_ones_are_only
     assert env._env.envs[0].unwrapped.action.tolist() == [9, 0, -4]
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
-    "space", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(0, 9, (2,), np.int64)], ids=str
+    ("space", "counts", "taken"),
+    [
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), [2, 3], [6, 1]),
+        (spaces.MultiDiscrete([[2, 3], [4, 1]], dtype=np.int32), [2, 3, 4, 1], [[1, 2], [3, 0]]),
+        (spaces.MultiBinary(2), [2, 2], [1, 1]),
+        (spaces.MultiBinary([2, 1]), [2, 2], [[1], [1]]),
+        (spaces.Box(np.array([-2, 3]), np.array([7, 3]), dtype=np.int8), [10, 1], [7, 3]),
+        (spaces.Box(2**63 - 1, 2**63, (1,), np.uint64), [2], [2**63]),
+    ],
+    ids=str,
+)
+def test_several_choices_count_from_zero_whatever_the_environment_calls_them(make, space, counts, taken, vectorization):
+    env = make(2, "TestSpaces-v0", kwargs={"action_space": space}, vectorization=vectorization)
+    assert env.single_action_space == spaces.MultiDiscrete(counts)
+    env.reset([0, 0])
+    highest = torch.tensor([counts, counts]) - 1
+    env.step(highest)
+    env.step(torch.stack([torch.zeros(len(counts), dtype=torch.int64), highest[0]]))
+    if vectorization == "sync":
+        lowest, got = (single.unwrapped.action for single in env._env.envs)
+        np.testing.assert_array_equal(got, taken)
+        assert got.dtype == space.dtype and space.contains(got) and space.contains(lowest)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 2**16, (2,), np.int64),
+        spaces.Box(-(2**62), 2**62, (4096,), np.int64),
+        spaces.MultiDiscrete([2**15, 2**15, 2]),
+        spaces.Tuple([spaces.Discrete(2), spaces.Box(0, 1)]),
+        spaces.Dict(a=spaces.Discrete(2)),
+    ],
+    ids=lambda space: str(space)[:40],
 )
 def test_actions_that_no_policy_handles_are_refused_with_a_way_out(make, space):
-    with pytest.raises(ValueError, match=r"TestSpaces-v0 has actions of .* TransformAction"):
+    with pytest.raises(ValueError, match=r"(?s)TestSpaces-v0 has actions of .* TransformAction"):
         make(1, "TestSpaces-v0", kwargs={"action_space": space})
 
 

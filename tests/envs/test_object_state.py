@@ -38,6 +38,16 @@ class Walk(gym.Env[Any, Any]):
         return self.position, float(self.trace[0][0]), bool(abs(self.position[0]) > 5), False, {}
 
 
+class Strides(Walk):
+    """Takes a direction and a length, and nothing else."""
+
+    action_space = spaces.MultiDiscrete([2, 3], start=[0, 1])  # type: ignore[assignment]
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return super().step(action[0] * action[1])
+
+
 class Hidden(Walk):
     """Moves by a counter that no attribute holds."""
 
@@ -59,7 +69,7 @@ class Held(Walk):
         self.world = {"engine": [Physics()]}
 
 
-for kind in (Walk, Hidden, Held):
+for kind in (Walk, Strides, Hidden, Held):
     gym.register(f"test/{kind.__name__}-v0", kind, max_episode_steps=20)
 
 
@@ -86,6 +96,15 @@ def test_a_copy_plays_on_bit_for_bit(tmp_path: Path, settings: dict[str, Any]) -
     copied = made("Walk", [7, 8, 9], **settings)
     copied.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert played(env, 50) == played(copied, 50)
+
+
+def test_a_copy_is_tried_with_several_choices_that_the_environment_has() -> None:
+    env, copied = made("Strides", [1, 2]), made("Strides", [7, 8])
+    copied.load_state_dict(env.state_dict())
+    actions = torch.tensor([[1, 2], [0, 0]])
+    for _ in range(20):
+        ours, theirs = env.step(actions), copied.step(actions)
+        assert torch.equal(ours.obs, theirs.obs)  # type: ignore[arg-type]
 
 
 def test_what_two_attributes_share_is_shared_again() -> None:

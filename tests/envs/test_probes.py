@@ -11,6 +11,7 @@ from ppo_cli.envs.probes import (
     IllegalActionProbe,
     ObservationValueProbe,
     Probe,
+    SeveralChoicesProbe,
     TruncationProbe,
 )
 from ppo_cli.types import legal_actions
@@ -24,6 +25,7 @@ PROBES = [
     TruncationProbe,
     ContinuousActionProbe,
     IllegalActionProbe,
+    SeveralChoicesProbe,
 ]
 GAMMA = 0.9
 POISONED = torch.tensor(POISON).item()  # as float32 has it
@@ -87,6 +89,7 @@ def test_the_seed_decides_every_episode(probe_class):
         ActionObservationProbe,
         ContinuousActionProbe,
         IllegalActionProbe,
+        SeveralChoicesProbe,
     )
     assert torch.equal(play(5), play(6)) == (not is_random)
 

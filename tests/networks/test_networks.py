@@ -90,7 +90,7 @@ def test_bytes_are_divided_by_255_and_floats_are_not() -> None:
     [
         (lambda: Conv(spaces.Box(0, 1, (3, 5, 5)), spaces.Discrete(2)), "at least 7x7"),
         (lambda: Conv(VECTOR, spaces.Discrete(2)), "2 or 3 dimensions"),
-        (lambda: MLP(VECTOR, spaces.MultiDiscrete([2, 2])), "Discrete or Box"),
+        (lambda: MLP(VECTOR, spaces.MultiBinary(2)), "Discrete, MultiDiscrete or Box"),
         (lambda: MLP(spaces.Discrete(3), spaces.Discrete(2)), "must be a Box"),
         (lambda: MLP(VECTOR, spaces.Discrete(2), hidden=()), "at least one width"),
     ],
@@ -98,3 +98,17 @@ def test_bytes_are_divided_by_255_and_floats_are_not() -> None:
 def test_a_space_that_a_network_cannot_read_is_refused_with_what_it_could(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_each_choice_of_several_has_a_logit_of_its_own() -> None:
+    torch.manual_seed(0)
+    network = MLP(VECTOR, spaces.MultiDiscrete([2, 5, 1]))
+    assert network.policy_head.logits.out_features == 8
+    network.policy_head.logits.bias.data = torch.arange(8.0)
+    policy, _ = network(torch.zeros(3, *VECTOR.shape))
+    assert policy.mode().tolist() == [[1, 4, 0]] * 3
+    log_odds = policy.dimensions.log_probs
+    assert_close(log_odds[0, 0, 1] - log_odds[0, 0, 0], torch.tensor(1.0))
+    assert_close(log_odds[0, 1, 4] - log_odds[0, 1, 0], torch.tensor(4.0))
+    (policy.entropy() + policy.log_prob(policy.mode())).sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters())
