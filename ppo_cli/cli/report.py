@@ -120,7 +120,8 @@ def report_on(folders: Sequence[Path], metric: str | None) -> Report:
         raise UserError(f"{' '.join(map(str, folders))}: there is no run in or below it (no {RECORD})")
     tags = list(dict.fromkeys(tag for run in runs for tag in run.curves))
     if metric is not None and metric not in tags:
-        near = closest(metric, tags) or closest(metric.rpartition("/")[2], tags)
+        last = {tag.rpartition("/")[2]: tag for tag in tags}
+        near = last.get(metric) or closest(metric, tags) or closest(metric.rpartition("/")[2], tags)
         hint = f"did you mean metric={near}?" if near else f"they have: {', '.join(tags) or 'none yet'}"
         raise UserError(f"metric={metric}: no run has this figure; {hint}")
     return Report(runs, metric or RETURN)

@@ -8,6 +8,7 @@ import re
 import secrets
 import shlex
 import tempfile
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -32,8 +33,9 @@ LONGEST_NAME = 120  # bytes; file systems take 255
 
 def slug(text: object) -> str:
     """``text`` as one safe part of a path: ``ALE/Pong-v5`` becomes ``ALE-Pong-v5``."""
-    unquoted = re.sub(r"[\[\]{}'\"]", "", str(text))
-    return re.sub(r"[^\w.,=+-]+", "-", unquoted, flags=re.ASCII).strip("-.")[:LONGEST_NAME] or "run"
+    unquoted = re.sub(r"[\[\]{}'\"]", "", unicodedata.normalize("NFC", str(text)))
+    name = re.sub(r"[^\w.,=+-]+", "-", unquoted).strip("-.")
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore") or "run"
 
 
 def run_id(name: str | None, seed: object) -> str:
@@ -57,7 +59,7 @@ def sweep_job(number: int, overrides: Sequence[str], swept: Sequence[str]) -> st
     """``clip=0.1,seed=2``: the settings that differ between the jobs; ``number`` leads where that would be too long."""
     settings = by_name(overrides)
     name = slug(",".join(f"{key}={settings[key]}" for key in swept if key in settings))
-    return name if len(name) < LONGEST_NAME and name != "run" else f"{number}_{name}"
+    return name if len(name.encode()) < LONGEST_NAME and name != "run" else f"{number}_{name}"
 
 
 @functools.cache

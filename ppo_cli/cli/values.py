@@ -27,7 +27,7 @@ def convert(value: Any, options: tuple[Option, ...]) -> Any:  # noqa: ANN401 - a
             return convert_to(value, option)
         except RefusedError as refusal:
             refusals.append(str(refusal))
-    raise RefusedError(" or ".join(refusals))
+    raise RefusedError(" or ".join(dict.fromkeys(refusals)))
 
 
 def convert_to(value: Any, option: Option) -> Any:  # noqa: ANN401 - any setting

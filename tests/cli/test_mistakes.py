@@ -26,6 +26,7 @@ MISTAKES = {
     "clip=null": "clip=null: expected a number above 0",
     "gamma=1.5": "gamma=1.5: expected a number from 0 to 1",
     "seed=1.5": "seed=1.5: expected a whole number from 0 to 4294967295",
+    "seeds=[1,a]": "seeds=[1,a]: expected a whole number or null",
     "num_envs=true": "num_envs=true: expected a whole number at least 1",
     "normalize_obs=maybe": "normalize_obs=maybe: expected true or false",
     "optimizer=adm": "optimizer=adm: expected one of adam, rmsprop; did you mean adam?",

@@ -86,6 +86,8 @@ def test_a_file_inside_a_run_means_the_run(shell, sweep):
         (["latest", "format=pdf"], "format=pdf: expected one of html, terminal"),
         (["latest", "metric=episodic_retrun"], "metric=episodic_retrun: no run has this figure; did you mean "
          "metric=charts/episodic_return?"),
+        (["latest", "metric=episodic_return"], "metric=episodic_return: no run has this figure; did you mean "
+         "metric=charts/episodic_return?"),
         (["latest", "metric=x"], "metric=x: no run has this figure; they have: charts/episodic_return"),
         (["latest", "output=loose.txt/x.html"], "output=loose.txt/x.html: "),
         (["latest", "output=folder.html"], "output=folder.html: folder.html is in the way; choose another "

@@ -34,7 +34,7 @@ def make_run(folder: Path) -> Path:
 @given(st.text())
 def test_a_slug_is_one_safe_part_of_a_path(text: str) -> None:
     name = slug(text)
-    assert 0 < len(name) <= LONGEST_NAME
+    assert 0 < len(name.encode()) <= LONGEST_NAME
     assert not re.search(r"[/\\\0\s]", name)
     assert name not in (".", "..")
     assert not name.startswith("-")
@@ -42,6 +42,11 @@ def test_a_slug_is_one_safe_part_of_a_path(text: str) -> None:
 
 def test_an_id_with_a_namespace_is_readable() -> None:
     assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
+
+
+def test_letters_of_any_language_stay() -> None:
+    assert slug("größe/学習") == slug("gro\u0308ße/学習") == "größe-学習"
+    assert slug("学" * 100) == "学" * (LONGEST_NAME // 3)
 
 
 def test_run_ids_of_the_same_second_differ() -> None:
