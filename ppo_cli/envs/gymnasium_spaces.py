@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 ActionTranslation = Callable[[NDArray[Any]], NDArray[Any]]
 
 MOST_CHOICES = 2**16
-"""Of one action, all its dimensions together: each is an output of the network."""
+"""Of one action, every dimension counted as the one with most: so much is kept of each step."""
 
 
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:
@@ -35,7 +35,7 @@ def action_translation(space: spaces.Space[Any], id: str) -> tuple[spaces.Space[
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_translation(space)
     choices = choices_of(space)
-    if choices is None or not 0 < choices[0].sum(dtype=np.float64) <= MOST_CHOICES:
+    if choices is None or not 0 < choices[0].size * int(choices[0].max(initial=0)) <= MOST_CHOICES:
         raise ValueError(
             f"{id} has actions of {space}; a policy here acts in Discrete, MultiDiscrete, MultiBinary, or in Box with "
             f"real numbers or at most {MOST_CHOICES:,} whole ones: wrap the environment with TransformAction into one "

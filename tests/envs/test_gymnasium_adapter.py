@@ -400,7 +400,7 @@ def test_several_choices_count_from_zero_whatever_the_environment_calls_them(mak
     [
         spaces.Box(0, 2**16, (2,), np.int64),
         spaces.Box(-(2**62), 2**62, (4096,), np.int64),
-        spaces.MultiDiscrete([2**15, 2**15, 2]),
+        spaces.MultiDiscrete([2**15, 2, 2]),
         spaces.Tuple([spaces.Discrete(2), spaces.Box(0, 1)]),
         spaces.Dict(a=spaces.Discrete(2)),
     ],
