@@ -14,6 +14,9 @@ from torch import Generator, Tensor
 ILLEGAL = -1e8
 """Log-probability of an action that the rules forbid: its probability is exactly 0 and p log p stays finite."""
 
+MOST_CHOICES = 2**16
+"""Of an action that is several choices, each dimension counted as the one with most: so much is kept of each step."""
+
 
 @dataclass(frozen=True)
 class Categorical:

@@ -9,10 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-ActionTranslation = Callable[[NDArray[Any]], NDArray[Any]]
+from ppo_cli.distributions import MOST_CHOICES
 
-MOST_CHOICES = 2**16
-"""Of one action, every dimension counted as the one with most: so much is kept of each step."""
+ActionTranslation = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def emitted_space(space: spaces.Space[Any], id: str) -> spaces.Box:

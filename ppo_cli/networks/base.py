@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ppo_cli.distributions import ILLEGAL, Categorical, Gaussian, MultiCategorical
+from ppo_cli.distributions import ILLEGAL, MOST_CHOICES, Categorical, Gaussian, MultiCategorical
 from ppo_cli.types import Distribution, Obs
 
 Activation = Literal["tanh", "relu"]
@@ -99,9 +99,12 @@ def policy_head(features: int, action_space: spaces.Space[Any]) -> nn.Module:
         return CategoricalHead(features, int(action_space.n))
     if isinstance(action_space, spaces.Box):
         return GaussianHead(features, math.prod(action_space.shape))
-    if isinstance(action_space, spaces.MultiDiscrete):
-        return MultiCategoricalHead(features, action_space.nvec.tolist())
-    raise ValueError(f"actions must be Discrete, MultiDiscrete or Box, got {action_space}")
+    if isinstance(action_space, spaces.MultiDiscrete) and action_space.nvec.ndim == 1:
+        counts = action_space.nvec.tolist()
+        if len(counts) * max(counts) > MOST_CHOICES:  # in a stranger's file; an environment's are looked at before
+            raise ValueError(f"actions have {len(counts)} dimensions of up to {max(counts)} choices: too many to keep")
+        return MultiCategoricalHead(features, counts)
+    raise ValueError(f"actions must be Discrete, MultiDiscrete of one row, or Box, got {action_space}")
 
 
 def num_parameters(network: nn.Module) -> int:

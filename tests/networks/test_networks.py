@@ -90,7 +90,9 @@ def test_bytes_are_divided_by_255_and_floats_are_not() -> None:
     [
         (lambda: Conv(spaces.Box(0, 1, (3, 5, 5)), spaces.Discrete(2)), "at least 7x7"),
         (lambda: Conv(VECTOR, spaces.Discrete(2)), "2 or 3 dimensions"),
-        (lambda: MLP(VECTOR, spaces.MultiBinary(2)), "Discrete, MultiDiscrete or Box"),
+        (lambda: MLP(VECTOR, spaces.MultiBinary(2)), "Discrete, MultiDiscrete of one row, or Box"),
+        (lambda: MLP(VECTOR, spaces.MultiDiscrete([[2, 2]])), "Discrete, MultiDiscrete of one row, or Box"),
+        (lambda: MLP(VECTOR, spaces.MultiDiscrete([1] * 2**12 + [2**12])), "4097 dimensions of up to 4096 choices"),
         (lambda: MLP(spaces.Discrete(3), spaces.Discrete(2)), "must be a Box"),
         (lambda: MLP(VECTOR, spaces.Discrete(2), hidden=()), "at least one width"),
     ],
